@@ -1,0 +1,1 @@
+//! Writers: as Python's `json.dumps` prints, and compact.

@@ -1,0 +1,1 @@
+//! The virtual nodes: views, attribute files, `new/`, `memo/`, `trash/`.
