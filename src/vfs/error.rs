@@ -3,6 +3,8 @@
 use std::io;
 
 use crate::cache::CacheError;
+use crate::record::EditError;
+use crate::store::StoreError;
 
 /// Why an operation failed.
 #[derive(Debug)]
@@ -65,5 +67,86 @@ impl From<io::Error> for Error {
 impl From<CacheError> for Error {
     fn from(source: CacheError) -> Self {
         Self::Cache(source)
+    }
+}
+
+impl Error {
+    /// The errno that callers see. The only place where errors become numbers.
+    pub fn errno(&self) -> i32 {
+        match self {
+            Self::NotFound => libc::ENOENT,
+            Self::NoAttribute => libc::ENODATA,
+            Self::Invalid => libc::EINVAL,
+            Self::NotUtf8 => libc::EILSEQ,
+            Self::NotPermitted => libc::EPERM,
+            Self::Access => libc::EACCES,
+            Self::Exists => libc::EEXIST,
+            Self::NotEmpty => libc::ENOTEMPTY,
+            Self::IsDirectory => libc::EISDIR,
+            Self::NotDirectory => libc::ENOTDIR,
+            Self::TooLarge => libc::EFBIG,
+            Self::NameTooLong => libc::ENAMETOOLONG,
+            Self::CrossDevice => libc::EXDEV,
+            Self::ReadOnly => libc::EROFS,
+            Self::Stale => libc::ESTALE,
+            Self::Range => libc::ERANGE,
+            Self::NotSupported => libc::EOPNOTSUPP,
+            Self::BadHandle => libc::EBADF,
+            Self::NoSuchOperation => libc::ENOSYS,
+            Self::Limit => libc::EMFILE,
+            Self::Cache(error) => cache_errno(error),
+            Self::Io(error) => io_errno(error),
+        }
+    }
+}
+
+fn cache_errno(error: &CacheError) -> i32 {
+    match error {
+        CacheError::NoEntry => libc::ENOENT,
+        CacheError::Exists => libc::EEXIST,
+        CacheError::Edit(error) => match error {
+            EditError::NoKey => libc::ENOENT,
+            EditError::Exists => libc::EEXIST,
+            EditError::Reserved => libc::EPERM,
+            EditError::NotAnArray => libc::EINVAL,
+        },
+        CacheError::TooLarge => libc::EFBIG,
+        CacheError::Store(error) => match &**error {
+            StoreError::Io { source, .. } => io_errno(source),
+            StoreError::NoLock(_) => libc::ENOLCK,
+            StoreError::ReadOnly => libc::EROFS,
+            // Writes are refused because an earlier sync failed: what that sync would have said.
+            StoreError::Poisoned => libc::EIO,
+            StoreError::NotACache(_) => libc::ENOTDIR,
+        },
+        CacheError::Closed => libc::ESHUTDOWN,
+    }
+}
+
+/// The number of an OS error; EIO for errors that the standard library made. Never ENOSYS, which the kernel takes as
+/// "never ask again": a call that the backing file system lacks is EOPNOTSUPP.
+fn io_errno(error: &io::Error) -> i32 {
+    match error.raw_os_error() {
+        Some(libc::ENOSYS) => libc::EOPNOTSUPP,
+        Some(errno) if errno > 0 => errno,
+        Some(_) | None => libc::EIO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_keep_the_number_of_the_system() {
+        assert_eq!(Error::Io(io::Error::from_raw_os_error(libc::ENOSPC)).errno(), libc::ENOSPC);
+        let store = StoreError::Io { doing: "append", source: io::Error::from_raw_os_error(libc::EDQUOT) };
+        assert_eq!(Error::Cache(CacheError::Store(store.into())).errno(), libc::EDQUOT);
+    }
+
+    #[test]
+    fn a_missing_system_call_is_not_for_ever() {
+        assert_eq!(Error::Io(io::Error::from_raw_os_error(libc::ENOSYS)).errno(), libc::EOPNOTSUPP);
+        assert_eq!(Error::Io(io::Error::other("made up")).errno(), libc::EIO);
     }
 }

@@ -43,6 +43,11 @@ impl Vfs {
     pub fn new(cache: Arc<Cache>, options: Options) -> Result<Self> {
         todo!()
     }
+    /// What the kernel turned out to offer, told once before the first request: `epochs` as [`Options::epochs`],
+    /// which it overrides, and `passthrough` likewise.
+    pub fn negotiated(&self, epochs: bool, passthrough: bool) {
+        todo!()
+    }
     /// Finds a name.
     pub fn lookup(&self, caller: &Caller, parent: Ino, name: &OsStr) -> Result<Entry> {
         todo!()
