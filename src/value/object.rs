@@ -1,0 +1,165 @@
+//! JSON objects: members in order, no name twice.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use super::{ParseError, Text, Value, parse, write};
+
+/// A JSON object: members in the order of the text, no name twice.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Object<'a> {
+    members: Vec<(Text<'a>, Value<'a>)>,
+}
+
+/// Up to this many members are looked through one by one; of more, a table is made.
+const FEW: usize = 16;
+
+impl<'a> Object<'a> {
+    /// An object without members.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Parses one whole JSON object (Python's dialect), white space around it allowed.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, ParseError> {
+        parse::object(bytes)
+    }
+
+    /// The member of that name.
+    pub fn get(&self, name: &str) -> Option<&Value<'a>> {
+        self.get_bytes(name.as_bytes())
+    }
+
+    /// The member of that name (WTF-8 bytes).
+    pub fn get_bytes(&self, name: &[u8]) -> Option<&Value<'a>> {
+        self.iter().find(|(other, _)| other.as_bytes() == name).map(|(_, value)| value)
+    }
+
+    /// The member of that name (WTF-8 bytes), to change.
+    pub fn get_mut(&mut self, name: &[u8]) -> Option<&mut Value<'a>> {
+        self.members.iter_mut().find(|(other, _)| other.as_bytes() == name).map(|(_, value)| value)
+    }
+
+    /// Sets a member, in its place if it exists, else at the end; gives the former value.
+    pub fn insert(&mut self, name: Text<'a>, value: Value<'a>) -> Option<Value<'a>> {
+        match self.get_mut(name.as_bytes()) {
+            Some(place) => Some(std::mem::replace(place, value)),
+            None => {
+                self.members.push((name, value));
+                None
+            }
+        }
+    }
+
+    /// Takes a member out.
+    pub fn remove(&mut self, name: &[u8]) -> Option<Value<'a>> {
+        let position = self.position(name)?;
+        Some(self.members.remove(position).1)
+    }
+
+    /// Renames a member in its place; false if there is no `from`. A former `to` is taken out.
+    pub fn rename(&mut self, from: &[u8], to: Text<'a>) -> bool {
+        if self.position(from).is_none() {
+            return false;
+        }
+        if from != to.as_bytes() {
+            self.remove(to.as_bytes());
+            if let Some((name, _)) = self.members.iter_mut().find(|(name, _)| name.as_bytes() == from) {
+                *name = to;
+            }
+        }
+        true
+    }
+
+    fn position(&self, name: &[u8]) -> Option<usize> {
+        self.members.iter().position(|(other, _)| other.as_bytes() == name)
+    }
+
+    /// The members in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Text<'a>, &Value<'a>)> {
+        self.members.iter().map(|(name, value)| (name, value))
+    }
+
+    /// Number of members.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// As [`Value::write_python`].
+    pub fn write_python(&self, out: &mut Vec<u8>) {
+        write::python_object(self, out);
+    }
+
+    /// The same object, owning everything.
+    pub fn into_owned(self) -> Object<'static> {
+        let own = |(name, value): (Text<'_>, Value<'_>)| (name.into_owned(), value.into_owned());
+        Object { members: self.members.into_iter().map(own).collect() }
+    }
+
+    /// As [`Value::same`].
+    pub(super) fn same(&self, other: &Object<'_>) -> bool {
+        if self.len() != other.len() {
+            return false;
+        }
+        // Mostly they are in the same order; the table is made when the first one is not.
+        let mut table = None;
+        self.members.iter().zip(&other.members).all(|((name, value), (other_name, other_value))| {
+            if name.as_bytes() == other_name.as_bytes() {
+                return value.same(other_value);
+            }
+            if self.len() <= FEW {
+                return other.get_bytes(name.as_bytes()).is_some_and(|found| value.same(found));
+            }
+            let table = table.get_or_insert_with(|| {
+                other.iter().map(|(name, value)| (name.as_bytes(), value)).collect::<HashMap<_, _>>()
+            });
+            table.get(name.as_bytes()).is_some_and(|found| value.same(found))
+        })
+    }
+}
+
+/// An object in the making: puts a member in constant time, however many there are.
+#[derive(Default)]
+pub(super) struct Builder<'a> {
+    object: Object<'a>,
+    /// Positions by name, once there are more than a few.
+    positions: HashMap<Cow<'a, [u8]>, usize>,
+}
+
+impl<'a> Builder<'a> {
+    /// Sets a member, in its place if it exists, else at the end.
+    pub(super) fn put(&mut self, name: Text<'a>, value: Value<'a>) {
+        let members = &mut self.object.members;
+        if members.is_empty() {
+            members.reserve(8);
+        }
+        let former = if members.len() <= FEW {
+            members.iter().position(|(other, _)| *other == name)
+        } else {
+            if self.positions.is_empty() {
+                self.positions =
+                    members.iter().enumerate().map(|(at, (name, _))| (name.as_cow().clone(), at)).collect();
+            }
+            self.positions.get(name.as_bytes()).copied()
+        };
+        match former.and_then(|position| members.get_mut(position)) {
+            Some((_, place)) => *place = value,
+            None => {
+                if !self.positions.is_empty() {
+                    self.positions.insert(name.as_cow().clone(), members.len());
+                }
+                members.push((name, value));
+            }
+        }
+    }
+
+    /// The object.
+    pub(super) fn finish(self) -> Object<'a> {
+        self.object
+    }
+}
