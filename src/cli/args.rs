@@ -319,7 +319,7 @@ pub enum TrashCommand {
 /// A number of seconds from 0 up.
 pub fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(seconds) if seconds >= 0.0 && seconds <= 1e9 => Ok(seconds),
+        Ok(seconds) if (0.0..=1e9).contains(&seconds) => Ok(seconds),
         _ => Err("expected a number of seconds, such as 2 or 0.5".to_owned()),
     }
 }

@@ -182,20 +182,15 @@ fn first_lock(plan: &Plan, cache: &Arc<Cache>) -> Result<()> {
     let cache = Arc::clone(cache);
     thread("first lock", move || drop(send.send(cache.store().lock().map(drop))))
         .map_err(|e| failure::io("start", "a thread", &e))?;
-    match locked.recv_timeout(FIRST_LOCK) {
-        Ok(result) => result.map_err(|e| failure::store(plan.cache.display(), &e)),
-        Err(_) => {
-            log::warn!(
-                "somebody holds the lock of {} for long; changes will wait for it",
-                plan.cache.display()
-            );
-            Ok(())
-        }
+    if let Ok(result) = locked.recv_timeout(FIRST_LOCK) {
+        return result.map_err(|e| failure::store(plan.cache.display(), &e));
     }
+    log::warn!("somebody holds the lock of {} for long; changes will wait for it", plan.cache.display());
+    Ok(())
 }
 
 /// Blocks the signals that end a mount, in this thread and all that it will start: one thread waits for them.
-fn block_signals() -> libc::sigset_t {
+pub fn block_signals() -> libc::sigset_t {
     // SAFETY: a signal set is plain data, and every call gets a valid one.
     unsafe {
         let mut set = std::mem::zeroed();
@@ -209,7 +204,7 @@ fn block_signals() -> libc::sigset_t {
 }
 
 /// Waits for one of the signals; `None` if that cannot be.
-fn next_signal(set: &libc::sigset_t) -> Option<libc::c_int> {
+pub fn next_signal(set: &libc::sigset_t) -> Option<libc::c_int> {
     let mut signal = 0;
     // SAFETY: both point to valid places for the length of the call.
     (unsafe { libc::sigwait(set, &raw mut signal) } == 0).then_some(signal)

@@ -2,9 +2,15 @@
 //! [`crate::cache`] without a mount, but for those that are about mounts.
 
 mod args;
+mod check;
+mod conditions;
 mod daemon;
+mod entries;
 mod failure;
+mod find;
+mod locate;
 mod logging;
+mod memo;
 mod memory;
 mod mount;
 mod mounts;
@@ -27,10 +33,25 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<()> {
+    if !matches!(cli.command, Command::Mount(_)) {
+        logging::command(cli.verbose);
+    }
+    let cache = cli.cache.as_deref();
     match &cli.command {
         Command::Mount(args) => mount::run(args, cli.verbose),
         Command::Umount(args) => status::umount(args),
         Command::Status(args) => status::status(args),
+        Command::New(args) => entries::new(cache, args),
+        Command::Find(args) => find::find(cache, args),
+        Command::Show(args) => entries::show(cache, args),
+        Command::Set(args) => entries::set(cache, args),
+        Command::Unset(args) => entries::unset(cache, args),
+        Command::Rm(args) => entries::rm(cache, args),
+        Command::Check(args) => check::run(cache, args),
+        Command::Compact(args) => entries::compact(cache, args),
+        Command::Values(args) => find::values(cache, args),
+        Command::Diff(args) => entries::diff(cache, args),
+        Command::Memo(args) => memo::run(cache, args),
         _ => Err(failure::error("not there yet")),
     }
 }

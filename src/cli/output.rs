@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, ErrorKind, IsTerminal, StdoutLock, Write};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::failure::{self, Failure, Result};
-use crate::value::{Object, Text, Value};
+use crate::value::{Number, Object, Text, Value};
 
 /// A column keeps at least so many characters when a terminal is too narrow.
 const NARROWEST: usize = 6;
@@ -39,7 +39,7 @@ impl Out {
 
     /// A line; made harmless if it goes to a terminal.
     pub fn line(&mut self, text: &str) -> Result<()> {
-        let shown = if self.width.is_some() { printable(text) } else { Cow::Borrowed(text) };
+        let shown = if self.width.is_some() { printable_line(text) } else { Cow::Borrowed(text) };
         writeln!(self.to, "{shown}").map_err(|e| failed(&e))
     }
 
@@ -82,6 +82,48 @@ fn failed(error: &io::Error) -> Failure {
 /// A string value.
 pub fn string(text: impl Into<String>) -> Value<'static> {
     Value::String(Text::from_str(text.into()))
+}
+
+/// A number value.
+pub fn count(number: u64) -> Value<'static> {
+    // Digits are a number token: the other arm is never taken.
+    Number::new(number.to_string()).map_or(Value::Null, Value::Number)
+}
+
+/// A time in the zone of the process, to the second.
+pub fn local_time(seconds: f64) -> String {
+    let whole = seconds.floor();
+    // Beyond what a calendar has, the number says more.
+    if !(-6e10..=2.5e11).contains(&whole) {
+        return seconds.to_string();
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "in range, see above")]
+    let whole = whole as libc::time_t;
+    // SAFETY: a broken-down time is plain data; both pointers are valid for the length of the call.
+    let fields = unsafe {
+        let mut fields: libc::tm = std::mem::zeroed();
+        if libc::localtime_r(&raw const whole, &raw mut fields).is_null() {
+            return seconds.to_string();
+        }
+        fields
+    };
+    format!(
+        "{:04}-{:02}-{:02} {:02}:{:02}:{:02}",
+        fields.tm_year + 1900,
+        fields.tm_mon + 1,
+        fields.tm_mday,
+        fields.tm_hour,
+        fields.tm_min,
+        fields.tm_sec
+    )
+}
+
+/// As [`printable`], but tabs stay.
+fn printable_line(text: &str) -> Cow<'_, str> {
+    if !text.contains('\t') {
+        return printable(text);
+    }
+    Cow::Owned(text.split('\t').map(printable).collect::<Vec<_>>().join("\t"))
 }
 
 /// The text with what a terminal might obey, or what would break a line, replaced: control characters are shown as in

@@ -36,7 +36,7 @@ pub fn umount(args: &UmountArgs) -> Result<()> {
 }
 
 /// A descriptor of a process, which stays that process's.
-fn process(pid: i64) -> Option<OwnedFd> {
+pub fn process(pid: i64) -> Option<OwnedFd> {
     let pid = libc::pid_t::try_from(pid).ok()?;
     // SAFETY: pidfd_open takes plain numbers.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
