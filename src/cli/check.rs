@@ -245,15 +245,14 @@ fn reason(why: Malformed) -> (&'static str, &'static str) {
 /// What a repair reads: where the records that count stand, and the stretches that are none.
 #[derive(Debug, Default)]
 struct Sorter {
-    generation: Option<Arc<Generation>>,
     order: Vec<Id>,
     last: HashMap<Id, Option<Locator>>,
     malformed: Vec<Vec<u8>>,
 }
 
 impl Sink for Sorter {
-    fn replaced(&mut self, generation: &Arc<Generation>) {
-        *self = Self { generation: Some(Arc::clone(generation)), ..Self::default() };
+    fn replaced(&mut self, _: &Arc<Generation>) {
+        *self = Self::default();
     }
 
     fn line(&mut self, at: Locator, line: &[u8]) {
