@@ -42,13 +42,11 @@ impl<'a> Object<'a> {
 
     /// Sets a member, in its place if it exists, else at the end; gives the former value.
     pub fn insert(&mut self, name: Text<'a>, value: Value<'a>) -> Option<Value<'a>> {
-        match self.get_mut(name.as_bytes()) {
-            Some(place) => Some(std::mem::replace(place, value)),
-            None => {
-                self.members.push((name, value));
-                None
-            }
+        if let Some(place) = self.get_mut(name.as_bytes()) {
+            return Some(std::mem::replace(place, value));
         }
+        self.members.push((name, value));
+        None
     }
 
     /// Takes a member out.
@@ -147,15 +145,14 @@ impl<'a> Builder<'a> {
             }
             self.positions.get(name.as_bytes()).copied()
         };
-        match former.and_then(|position| members.get_mut(position)) {
-            Some((_, place)) => *place = value,
-            None => {
-                if !self.positions.is_empty() {
-                    self.positions.insert(name.as_cow().clone(), members.len());
-                }
-                members.push((name, value));
-            }
+        if let Some((_, place)) = former.and_then(|position| members.get_mut(position)) {
+            *place = value;
+            return;
         }
+        if !self.positions.is_empty() {
+            self.positions.insert(name.as_cow().clone(), members.len());
+        }
+        members.push((name, value));
     }
 
     /// The object.

@@ -55,7 +55,7 @@ impl std::error::Error for ParseError {}
 
 /// One whole JSON value.
 pub(super) fn value(bytes: &[u8]) -> Result<Value<'_>, ParseError> {
-    Parser::new(bytes)?.whole(|parser| parser.value())
+    Parser::new(bytes)?.whole(Parser::value)
 }
 
 /// One whole JSON object.

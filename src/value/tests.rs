@@ -294,7 +294,7 @@ fn python_writes_the_same_bytes() {
         r#"["\ud83d", "\udcff\ud83d", "\ud83d\ude00", "\u00e9\u007f\u2028\uffff", "\b\f\n\r\t\"\\/\u0000"]"#,
         r#"{"n": 1180591620717411303424, "b": [true, false, null]}"#,
     ];
-    let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let lines = lines.join("\n") + "\n";
     if let Some(output) = through_python(&lines) {
         assert_eq!(output, lines);
     }

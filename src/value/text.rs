@@ -11,6 +11,7 @@ pub struct Text<'a>(Cow<'a, [u8]>);
 
 impl<'a> Text<'a> {
     /// The text of a Rust string.
+    #[expect(clippy::should_implement_trait, reason = "it cannot fail, and borrows")]
     pub fn from_str(text: impl Into<Cow<'a, str>>) -> Self {
         match text.into() {
             Cow::Borrowed(s) => Self(Cow::Borrowed(s.as_bytes())),
