@@ -126,7 +126,7 @@ impl<'a> Object<'a> {
 pub(super) struct Builder<'a> {
     object: Object<'a>,
     /// Positions by name, once there are more than a few.
-    positions: HashMap<Cow<'a, [u8]>, usize>,
+    positions: Option<HashMap<Cow<'a, [u8]>, usize>>,
 }
 
 impl<'a> Builder<'a> {
@@ -136,21 +136,20 @@ impl<'a> Builder<'a> {
         if members.is_empty() {
             members.reserve(8);
         }
-        let former = if members.len() <= FEW {
-            members.iter().position(|(other, _)| *other == name)
-        } else {
-            if self.positions.is_empty() {
-                self.positions =
-                    members.iter().enumerate().map(|(at, (name, _))| (name.as_cow().clone(), at)).collect();
-            }
-            self.positions.get(name.as_bytes()).copied()
+        if members.len() == FEW {
+            let by_name = |(at, (name, _)): (usize, &(Text<'a>, Value<'a>))| (name.as_cow().clone(), at);
+            self.positions.get_or_insert_with(|| members.iter().enumerate().map(by_name).collect());
+        }
+        let former = match &self.positions {
+            Some(positions) => positions.get(name.as_bytes()).copied(),
+            None => members.iter().position(|(other, _)| other.as_bytes() == name.as_bytes()),
         };
         if let Some((_, place)) = former.and_then(|position| members.get_mut(position)) {
             *place = value;
             return;
         }
-        if !self.positions.is_empty() {
-            self.positions.insert(name.as_cow().clone(), members.len());
+        if let Some(positions) = &mut self.positions {
+            positions.insert(name.as_cow().clone(), members.len());
         }
         members.push((name, value));
     }
