@@ -61,7 +61,14 @@ impl Vfs {
         todo!()
     }
     /// Changes attributes.
-    pub fn setattr(&self, caller: &Caller, ino: Ino, set: &SetAttr, fh: Option<u64>, done: Done<(Attr, std::time::Duration)>) {
+    pub fn setattr(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        set: &SetAttr,
+        fh: Option<u64>,
+        done: Done<(Attr, std::time::Duration)>,
+    ) {
         todo!()
     }
     /// Target of a symbolic link.
@@ -69,11 +76,28 @@ impl Vfs {
         todo!()
     }
     /// Makes a file that is no directory or link; `mode` has type and permissions, the umask is applied here.
-    pub fn mknod(&self, caller: &Caller, parent: Ino, name: &OsStr, mode: u32, umask: u32, rdev: u32, done: Done<Entry>) {
+    pub fn mknod(
+        &self,
+        caller: &Caller,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        done: Done<Entry>,
+    ) {
         todo!()
     }
     /// Makes a directory, an entry, or a value directory.
-    pub fn mkdir(&self, caller: &Caller, parent: Ino, name: &OsStr, mode: u32, umask: u32, done: Done<Entry>) {
+    pub fn mkdir(
+        &self,
+        caller: &Caller,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        done: Done<Entry>,
+    ) {
         todo!()
     }
     /// Removes a name that is no directory.
@@ -89,7 +113,14 @@ impl Vfs {
         todo!()
     }
     /// Renames; `flags` are those of `renameat2`.
-    pub fn rename(&self, caller: &Caller, from: (Ino, &OsStr), to: (Ino, &OsStr), flags: u32, done: Done<()>) {
+    pub fn rename(
+        &self,
+        caller: &Caller,
+        from: (Ino, &OsStr),
+        to: (Ino, &OsStr),
+        flags: u32,
+        done: Done<()>,
+    ) {
         todo!()
     }
     /// Makes a hard link.
@@ -101,7 +132,16 @@ impl Vfs {
         todo!()
     }
     /// Makes a file and opens it.
-    pub fn create(&self, caller: &Caller, parent: Ino, name: &OsStr, mode: u32, umask: u32, flags: i32, done: Done<(Entry, Opened)>) {
+    pub fn create(
+        &self,
+        caller: &Caller,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        done: Done<(Entry, Opened)>,
+    ) {
         todo!()
     }
     /// Reads; fewer bytes than asked only at the end of the file.
@@ -133,7 +173,13 @@ impl Vfs {
         todo!()
     }
     /// As `readdir`, with each name looked up (count raised by one, but for `.` and `..`, and only if `add` takes it).
-    pub fn readdirplus(&self, caller: &Caller, fh: u64, cookie: u64, add: &mut dyn FnMut(&DirEntry, &Entry) -> bool) -> Result<()> {
+    pub fn readdirplus(
+        &self,
+        caller: &Caller,
+        fh: u64,
+        cookie: u64,
+        add: &mut dyn FnMut(&DirEntry, &Entry) -> bool,
+    ) -> Result<()> {
         todo!()
     }
     /// Closes a stream.
@@ -149,7 +195,15 @@ impl Vfs {
         todo!()
     }
     /// Sets an extended attribute; `flags` are `XATTR_CREATE`, `XATTR_REPLACE`.
-    pub fn setxattr(&self, caller: &Caller, ino: Ino, name: &OsStr, value: &[u8], flags: i32, done: Done<()>) {
+    pub fn setxattr(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        done: Done<()>,
+    ) {
         todo!()
     }
     /// An extended attribute's value.

@@ -1,1 +1,4 @@
 //! See the map in the crate's documentation.
+
+pub mod schema;
+pub mod table;

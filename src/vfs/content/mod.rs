@@ -74,7 +74,13 @@ impl Contents {
         todo!()
     }
     /// Changes attributes.
-    pub fn setattr(&self, caller: &Caller, ino: Ino, set: &SetAttr, fh: Option<u64>) -> Result<(Attr, Duration)> {
+    pub fn setattr(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        set: &SetAttr,
+        fh: Option<u64>,
+    ) -> Result<(Attr, Duration)> {
         todo!()
     }
     /// Target of a symbolic link.
@@ -82,7 +88,15 @@ impl Contents {
         todo!()
     }
     /// Makes a node.
-    pub fn mknod(&self, caller: &Caller, parent: Ino, name: &OsStr, mode: u32, umask: u32, rdev: u32) -> Result<Entry> {
+    pub fn mknod(
+        &self,
+        caller: &Caller,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+    ) -> Result<Entry> {
         todo!()
     }
     /// Makes a directory.
@@ -122,7 +136,15 @@ impl Contents {
         todo!()
     }
     /// Makes and opens a file.
-    pub fn create(&self, caller: &Caller, parent: Ino, name: &OsStr, mode: u32, umask: u32, flags: i32) -> Result<(Entry, Opened)> {
+    pub fn create(
+        &self,
+        caller: &Caller,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+    ) -> Result<(Entry, Opened)> {
         todo!()
     }
     /// Reads.
@@ -154,7 +176,13 @@ impl Contents {
         todo!()
     }
     /// Names after a position, looked up.
-    pub fn readdirplus(&self, caller: &Caller, fh: u64, cookie: u64, add: &mut dyn FnMut(&DirEntry, &Entry) -> bool) -> Result<()> {
+    pub fn readdirplus(
+        &self,
+        caller: &Caller,
+        fh: u64,
+        cookie: u64,
+        add: &mut dyn FnMut(&DirEntry, &Entry) -> bool,
+    ) -> Result<()> {
         todo!()
     }
     /// Closes a stream.
