@@ -14,6 +14,7 @@
 //!   └─ vfs                 │   every operation on paths and handles: inode table, handles, streams
 //!        ├─ view           │   view path + index → nodes; a change in a view → a change (pure)
 //!        ├─ backing        │   an entry's real directory: dirfd-relative, never through a link
+//!        ├─ trash          │   entries taken out and put back, mendable at every step
 //!        └─ cache ─────────┘   store and index published together; group commit; following
 //!             ├─ index         inverted index: apply(record), select(expr); bitmaps (pure)
 //!             └─ store         log, lock, recovery, compaction, following; knows no index
@@ -32,6 +33,7 @@ pub mod name;
 pub mod query;
 pub mod record;
 pub mod store;
+pub mod trash;
 pub mod value;
 pub mod vfs;
 pub mod view;

@@ -13,12 +13,13 @@ use fs2::FileExt;
 
 use super::args::CheckArgs;
 use super::failure::{self, Failure, Result};
-use super::locate;
+use super::locate::{self, Access};
 use super::memo::RUN_PREFIX;
 use super::output::{self, Out, printable, string};
 use crate::name::Id;
 use crate::record::{Locator, Malformed, Piece, parse_line};
 use crate::store::{Generation, Options, Sink, Store};
+use crate::trash::{self, Leftover};
 use crate::value::{Object, Text};
 
 /// The log of a cache.
@@ -138,9 +139,54 @@ pub fn check(cache: &Path) -> Result<Vec<Finding>> {
             of_directory.push(Finding::at_line(line, "no-contents", what).noted());
         }
     }
+    of_directory.extend(in_trash(cache)?.iter().map(of_leftover));
     of_directory.sort_by(|a, b| (a.line, &a.place).cmp(&(b.line, &b.place)));
     findings.append(&mut of_directory);
     Ok(findings)
+}
+
+/// What interrupted moves left in the trash.
+fn in_trash(cache: &Path) -> Result<Vec<Leftover>> {
+    if !cache.join(trash::NAME).is_dir() {
+        return Ok(Vec::new());
+    }
+    let cache = locate::open(Some(cache), Access::Read)?;
+    trash::leftovers(&cache).map_err(|e| super::trash::failed("of the trash", &e))
+}
+
+fn of_leftover(leftover: &Leftover) -> Finding {
+    let at = |name: &str, what| Finding::at(format!("{}/{name}", trash::NAME), "trash", what);
+    match leftover {
+        Leftover::RecordOfLive(id) => at(
+            &format!("{}.json", id.as_str()),
+            "the record of an entry that is live: a move was interrupted",
+        ),
+        Leftover::DirectoryOfLive(id) => {
+            at(id.as_str(), "the contents of an entry that is live: a move was interrupted")
+        }
+        Leftover::DirectoryOutside(id) => {
+            Finding::at(id.as_str(), "trash", "the contents of an entry in the trash: a move was interrupted")
+        }
+        Leftover::NoRecord(name) => at(name, "contents without a record: its attributes are not known"),
+        Leftover::Malformed(name) => at(name, "no record of an entry"),
+        Leftover::Temporary(name) => at(name, "a record whose writing was interrupted"),
+    }
+}
+
+/// Finishes or takes back interrupted moves.
+fn mend_trash(path: &Path, done: &mut Vec<String>) -> Result<()> {
+    if !path.join(trash::NAME).is_dir() {
+        return Ok(());
+    }
+    let cache = locate::open(Some(path), Access::Write)?;
+    let failed = |e: &_| super::trash::failed("of the trash", e);
+    for leftover in trash::leftovers(&cache).map_err(|e| failed(&e))? {
+        if trash::mend(&cache, &leftover).map_err(|e| failed(&e))? {
+            let Finding { place, what, .. } = of_leftover(&leftover);
+            done.push(format!("{} is mended: {what}", place.unwrap_or_default()));
+        }
+    }
+    super::entries::close(&cache)
 }
 
 fn unsaved(name: String, deleted: bool) -> Finding {
@@ -297,6 +343,7 @@ fn repair(cache: &Path) -> Result<Vec<String>> {
             ));
         }
     }
+    mend_trash(cache, &mut done)?;
     for finding in check(cache)? {
         let Some(name) = &finding.place else { continue };
         let path = cache.join(name);

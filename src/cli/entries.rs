@@ -15,6 +15,7 @@ use crate::cache::{Cache, CacheError, Change, Entry, Outcome};
 use crate::index::Row;
 use crate::name::{Id, Key, flatten};
 use crate::record::{Edit, EditError, SetMode};
+use crate::trash::TrashError;
 use crate::value::{Leaf, Object, Text, Value};
 
 /// So many changes are one round under the lock.
@@ -218,6 +219,13 @@ pub fn rm(asked: Option<&Path>, args: &RmArgs) -> Result<()> {
     let ids = args.ids.iter().map(|text| id(text)).collect::<Result<Vec<_>>>()?;
     let cache = open(asked, Access::Write)?;
     for id in &ids {
+        if args.trash {
+            crate::trash::put(&cache, id).map_err(|e| match e {
+                TrashError::NotFound => failure::cache(id.as_str(), &CacheError::NoEntry),
+                other => super::trash::failed(id.as_str(), &other),
+            })?;
+            continue;
+        }
         not_sealed(&cache, id)?;
         // The record first: from then on the entry is gone, and a directory that is left over is found by `check`.
         cache.change(Change::Delete { id: id.clone() }).map_err(|e| failure::cache(id.as_str(), &e))?;

@@ -3,16 +3,18 @@
 use std::path::Path;
 
 use roaring::RoaringBitmap;
+use serde_json::Value as Json;
 
-use super::args::{FindArgs, Format, ValuesArgs};
+use super::args::{FindArgs, Format, SchemaArgs, ValuesArgs};
 use super::conditions::{self, key, read};
-use super::failure::Result;
+use super::failure::{self, Result};
 use super::locate::{Access, open};
 use super::output::{self, Out, local_time};
 use crate::cache::Cache;
 use crate::index::Row;
 use crate::name::{Key, flatten};
 use crate::value::{Leaf, Object, Text};
+use crate::view::{self, table::Csv};
 
 /// `cachedirfs find`.
 pub fn find(asked: Option<&Path>, args: &FindArgs) -> Result<()> {
@@ -35,7 +37,7 @@ pub fn find(asked: Option<&Path>, args: &FindArgs) -> Result<()> {
                 out.object(&read(&cache, row)?.object)?;
             }
         }
-        Format::Csv => {}
+        Format::Csv => csv(&mut out, &cache, &rows)?,
         Format::Table => table(&mut out, &cache, &rows)?,
     }
     out.finish()
@@ -62,6 +64,21 @@ fn ordered(cache: &Cache, set: &RoaringBitmap, order: Option<&Order>) -> Vec<Row
         rows.reverse();
     }
     rows
+}
+
+/// As `table.csv` of a mount.
+fn csv(out: &mut Out, cache: &Cache, rows: &[Row]) -> Result<()> {
+    let set = rows.iter().map(|row| row.0).collect();
+    let keys = cache.index().keys(Some(&set));
+    let mut lines = Vec::new();
+    let table = Csv::new(&keys, &mut lines);
+    for &row in rows {
+        let entry = read(cache, row)?;
+        table.row(&entry.id, entry.time, &entry.object, &mut lines);
+        out.bytes(&lines)?;
+        lines.clear();
+    }
+    out.bytes(&lines)
 }
 
 /// Aligned columns: the id, the time, and every key that one of the entries has.
@@ -128,4 +145,50 @@ pub fn values(asked: Option<&Path>, args: &ValuesArgs) -> Result<()> {
         out.columns(&rows)?;
     }
     out.finish()
+}
+
+/// `cachedirfs schema`.
+pub fn schema(asked: Option<&Path>, args: &SchemaArgs) -> Result<()> {
+    let cache = open(asked, Access::Read)?;
+    let set = conditions::select(&cache, &args.conditions)?;
+    let document = view::schema::schema(&cache.index(), &set);
+    let mut out = Out::stdout();
+    if args.json {
+        out.bytes(document.as_bytes())?;
+        return out.finish();
+    }
+    let document: Json = serde_json::from_str(&document)
+        .map_err(|e| failure::error(format!("the schema cannot be read back: {e}")))?;
+    let mut rows = vec![HEADER.map(str::to_owned).to_vec()];
+    for (key, about) in document.get("keys").and_then(Json::as_object).into_iter().flatten() {
+        let cell = |name: &str| about.get(name).map_or_else(String::new, plain);
+        let types = about.get("types").and_then(Json::as_object).into_iter().flatten();
+        let types = types.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join("|");
+        let frequent = about.get("frequent").and_then(Json::as_array).into_iter().flatten().take(FREQUENT);
+        let frequent = frequent
+            .filter_map(|value| Some(format!("{} ({})", plain(value.get("value")?), value.get("count")?)))
+            .collect::<Vec<_>>()
+            .join(", ");
+        rows.push(vec![
+            key.clone(),
+            cell("count"),
+            types,
+            cell("distinct"),
+            cell("min"),
+            cell("max"),
+            frequent,
+        ]);
+    }
+    out.columns(&rows)?;
+    out.finish()
+}
+
+/// The columns of `schema`.
+const HEADER: [&str; 7] = ["KEY", "ENTRIES", "TYPES", "DISTINCT", "MIN", "MAX", "MOST FREQUENT"];
+/// So many of the most frequent values are shown.
+const FREQUENT: usize = 3;
+
+/// Strings without quotes.
+fn plain(value: &Json) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -16,6 +16,7 @@ mod mount;
 mod mounts;
 mod output;
 mod status;
+mod trash;
 
 use std::process::ExitCode;
 
@@ -50,8 +51,9 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Check(args) => check::run(cache, args),
         Command::Compact(args) => entries::compact(cache, args),
         Command::Values(args) => find::values(cache, args),
+        Command::Schema(args) => find::schema(cache, args),
         Command::Diff(args) => entries::diff(cache, args),
+        Command::Trash(command) => trash::run(cache, command),
         Command::Memo(args) => memo::run(cache, args),
-        _ => Err(failure::error("not there yet")),
     }
 }
