@@ -1,0 +1,57 @@
+//! Extended attributes of held files, `O_PATH` descriptors too: through `/proc/self/fd`.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use super::sys::{check, proc_path};
+
+/// A value. Grows the buffer if the value grew in between.
+pub fn get_xattr(fd: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<u8>> {
+    let path = proc_path(fd);
+    // SAFETY: path and name end in NUL; the length is that of the buffer.
+    read_all(|buffer, length| unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), buffer.cast(), length) })
+}
+
+/// All names, each ended by NUL.
+pub fn list_xattr(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    let path: CString = proc_path(fd);
+    // SAFETY: the path ends in NUL; the length is that of the buffer.
+    read_all(|buffer, length| unsafe { libc::listxattr(path.as_ptr(), buffer.cast(), length) })
+}
+
+/// Sets a value; `flags` are `XATTR_CREATE` and `XATTR_REPLACE`.
+pub fn set_xattr(fd: BorrowedFd<'_>, name: &CStr, value: &[u8], flags: i32) -> io::Result<()> {
+    let path = proc_path(fd);
+    // SAFETY: path and name end in NUL; the length is that of the value.
+    check(unsafe {
+        libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), flags)
+    })?;
+    Ok(())
+}
+
+/// Removes one.
+pub fn remove_xattr(fd: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    let path = proc_path(fd);
+    // SAFETY: path and name end in NUL.
+    check(unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) })?;
+    Ok(())
+}
+
+fn read_all(call: impl Fn(*mut u8, usize) -> isize) -> io::Result<Vec<u8>> {
+    let mut buffer: Vec<u8> = vec![0; 256];
+    loop {
+        match usize::try_from(call(buffer.as_mut_ptr(), buffer.len())) {
+            Ok(length) => {
+                buffer.truncate(length);
+                return Ok(buffer);
+            }
+            Err(_) => match io::Error::last_os_error() {
+                error if error.raw_os_error() == Some(libc::ERANGE) && buffer.len() < 1 << 20 => {
+                    buffer.resize(buffer.len() * 16, 0);
+                }
+                error => return Err(error),
+            },
+        }
+    }
+}
