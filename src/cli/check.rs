@@ -120,7 +120,7 @@ pub fn check(cache: &Path) -> Result<Vec<Finding>> {
         let shown = name.file_name().to_string_lossy().into_owned();
         match name.file_name().to_str().map(Id::new) {
             Some(Ok(id)) if kind.is_dir() => {
-                if !log.last.get(&id).is_some_and(|&(_, deleted)| !deleted) {
+                if log.last.get(&id).is_none_or(|&(_, deleted)| deleted) {
                     of_directory.push(unsaved(shown, log.last.contains_key(&id)));
                 }
                 directories.insert(id);

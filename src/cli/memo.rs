@@ -108,7 +108,10 @@ pub fn run(asked: Option<&Path>, args: &MemoArgs) -> Result<()> {
                     return compute(&cache, &id, lock, args);
                 }
                 // Done or deleted meanwhile: look again.
-                Some(_) => continue,
+                Some(lock) => {
+                    lock.remove();
+                    continue;
+                }
                 None if !args.wait => {
                     running(&id, &state);
                     return Err(Failure::Status(RUNNING_ELSEWHERE));
@@ -129,27 +132,21 @@ pub fn run(asked: Option<&Path>, args: &MemoArgs) -> Result<()> {
 /// Claims the pairs: the entry, and the lock if it is ours to run.
 fn claim(cache: &Cache, pairs: &[(Key, Leaf)], attrs: &Object<'static>) -> Result<(Id, Option<RunLock>)> {
     let fresh = entries::make_directory(cache)?;
-    let claimed = RunLock::try_take(cache, &fresh).and_then(|lock| {
-        let change = Change::Memo { pairs: pairs.to_vec(), fresh: fresh.clone(), attrs: attrs.clone() };
-        let outcome = cache.change(change).map_err(|e| failure::cache(cache.store().path().display(), &e))?;
-        Ok((outcome, lock))
-    });
-    match claimed {
-        Ok((Outcome::Done(_), Some(lock))) => Ok((fresh, Some(lock))),
-        Ok((outcome, _)) => {
-            // Empty, and ours alone: nobody else knows the id.
-            let _ = fs::remove_dir(directory(cache, &fresh));
-            match outcome {
-                Outcome::Found(id) => Ok((id, None)),
-                Outcome::Done(_) => {
-                    Err(error(format!("somebody else holds the lock of the new entry {}", fresh.as_str())))
-                }
-            }
-        }
-        Err(failure) => {
-            let _ = fs::remove_dir(directory(cache, &fresh));
-            Err(failure)
-        }
+    // Before the claim can be seen: nobody ever sees one whose lock is free while its winner lives.
+    let lock = RunLock::try_take(cache, &fresh)?
+        .ok_or_else(|| error(format!("somebody else holds the lock of the new entry {}", fresh.as_str())))?;
+    let change = Change::Memo { pairs: pairs.to_vec(), fresh: fresh.clone(), attrs: attrs.clone() };
+    let outcome = cache.change(change).map_err(|e| failure::cache(cache.store().path().display(), &e));
+    match outcome {
+        Ok(Outcome::Done(_)) => return Ok((fresh, Some(lock))),
+        Ok(Outcome::Found(_)) | Err(_) => {}
+    }
+    // Empty, and ours alone: nobody else knows the id.
+    let _ = fs::remove_dir(directory(cache, &fresh));
+    lock.remove();
+    match outcome? {
+        Outcome::Found(id) => Ok((id, None)),
+        Outcome::Done(_) => Ok((fresh, None)),
     }
 }
 

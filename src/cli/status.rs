@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use super::args::{StatusArgs, UmountArgs};
@@ -56,7 +56,6 @@ fn ends_within(process: &OwnedFd, seconds: f64) -> bool {
         match unsafe { libc::poll(&raw mut poll, 1, wait) } {
             0 => return false,
             -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-            -1 => return true,
             _ => return true,
         }
     }
@@ -126,7 +125,7 @@ fn ask(path: &Path) -> Result<Object<'static>> {
     })
 }
 
-fn silent(path: &PathBuf) -> Object<'static> {
+fn silent(path: &Path) -> Object<'static> {
     let mut object = Object::new();
     object.insert(Text::from_str("mountpoint"), string(path.to_string_lossy()));
     let state = if mounts::is_dead(path) { "dead" } else { "no answer" };
@@ -151,7 +150,8 @@ fn state(path: &Path, status: Option<&Object<'_>>) -> String {
         state += ", read-only";
     }
     if let Some(malformed @ 1..) = mounts::number(status, "malformed") {
-        state += &format!(", {malformed} malformed lines");
+        let lines = if malformed == 1 { "line" } else { "lines" };
+        return format!("{state}, {malformed} malformed {lines}");
     }
     state
 }
