@@ -10,8 +10,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "cachedirfs", version, about, max_term_width = 100, disable_help_subcommand = true)]
 pub struct Cli {
-    /// The cache: its directory, or a place where it is mounted, or anything below either
-    /// [default: the nearest one, from the current directory upwards]
+    /// The cache: its directory, or where it is mounted [default: the nearest one from here upwards]
     #[arg(
         short = 'C',
         long,

@@ -55,13 +55,12 @@ fn is_plain(text: &str, value: &Value<'_>) -> bool {
 }
 
 /// The live entries for which the conditions hold.
-pub fn select(cache: &Cache, conditions: &[String]) -> Result<RoaringBitmap> {
-    let expr = all(conditions)?;
+pub fn select(cache: &Cache, conditions: Option<&Expr>) -> RoaringBitmap {
     let index = cache.index();
-    Ok(match expr {
-        Some(expr) => index.select(&expr, now()),
+    match conditions {
+        Some(expr) => index.select(expr, now()),
         None => index.live().clone(),
-    })
+    }
 }
 
 /// A key of the command line.

@@ -14,6 +14,7 @@ use super::output::{self, Out, local_time, string};
 use crate::cache::{Cache, CacheError, Change, Entry, Outcome};
 use crate::index::Row;
 use crate::name::{Id, Key, flatten};
+use crate::query::Expr;
 use crate::record::{Edit, EditError, SetMode};
 use crate::trash::TrashError;
 use crate::value::{Leaf, Object, Text, Value};
@@ -124,13 +125,13 @@ pub fn unset(asked: Option<&Path>, args: &UnsetArgs) -> Result<()> {
 /// What a change is for.
 enum Which {
     One(Id),
-    Matching(Vec<String>),
+    Matching(Option<Expr>),
 }
 
 /// The entry or the entries of `set` and `unset`, and the words that are left.
 fn which<'w>(words: &'w [String], matching: &Matching) -> Result<(Which, &'w [String])> {
     if !matching.filter.is_empty() {
-        return Ok((Which::Matching(matching.filter.clone()), words));
+        return Ok((Which::Matching(conditions::all(&matching.filter)?), words));
     }
     match words.split_first() {
         Some((first, rest)) => {
@@ -146,7 +147,7 @@ fn change(asked: Option<&Path>, which: &Which, edits: &[Edit], how: &Matching) -
     let ids = match which {
         Which::One(id) => vec![entry(&cache, id)?.id],
         Which::Matching(filter) => {
-            let rows = conditions::select(&cache, filter)?;
+            let rows = conditions::select(&cache, filter.as_ref());
             let index = cache.index();
             rows.iter().filter_map(|row| index.id(Row(row))).collect()
         }

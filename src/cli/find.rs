@@ -19,8 +19,9 @@ use crate::view::{self, table::Csv};
 /// `cachedirfs find`.
 pub fn find(asked: Option<&Path>, args: &FindArgs) -> Result<()> {
     let order = args.sort.as_deref().map(order).transpose()?;
+    let conditions = conditions::all(&args.conditions)?;
     let cache = open(asked, Access::Read)?;
-    let set = conditions::select(&cache, &args.conditions)?;
+    let set = conditions::select(&cache, conditions.as_ref());
     let mut rows = ordered(&cache, &set, order.as_ref());
     rows.truncate(args.limit.unwrap_or(usize::MAX));
     let mut out = Out::stdout();
@@ -122,11 +123,9 @@ fn table(out: &mut Out, cache: &Cache, rows: &[Row]) -> Result<()> {
 /// `cachedirfs values`.
 pub fn values(asked: Option<&Path>, args: &ValuesArgs) -> Result<()> {
     let key = key(&args.key)?;
+    let conditions = conditions::all(&args.conditions)?;
     let cache = open(asked, Access::Read)?;
-    let within = match &*args.conditions {
-        [] => None,
-        conditions => Some(conditions::select(&cache, conditions)?),
-    };
+    let within = conditions.map(|conditions| conditions::select(&cache, Some(&conditions)));
     let values = cache.index().values(&key, within.as_ref());
     let mut out = Out::stdout();
     if args.json {
@@ -149,8 +148,9 @@ pub fn values(asked: Option<&Path>, args: &ValuesArgs) -> Result<()> {
 
 /// `cachedirfs schema`.
 pub fn schema(asked: Option<&Path>, args: &SchemaArgs) -> Result<()> {
+    let conditions = conditions::all(&args.conditions)?;
     let cache = open(asked, Access::Read)?;
-    let set = conditions::select(&cache, &args.conditions)?;
+    let set = conditions::select(&cache, conditions.as_ref());
     let document = view::schema::schema(&cache.index(), &set);
     let mut out = Out::stdout();
     if args.json {
