@@ -5,9 +5,8 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use fs2::FileExt;
 
@@ -216,6 +215,14 @@ fn stray(cache: &Path, name: &OsStr, shown: &str, is_dir: bool) -> Option<Findin
             )
             .noted(),
         ),
+        _ if shown.starts_with("_backup-") => Some(
+            Finding::at(
+                shown,
+                "backup",
+                "a copy of the log from before a repair; yours to look at and remove",
+            )
+            .noted(),
+        ),
         _ if shown.starts_with(RUN_PREFIX) => abandoned(&cache.join(name)).then(|| {
             Finding::at(
                 shown,
@@ -288,33 +295,15 @@ fn reason(why: Malformed) -> (&'static str, &'static str) {
     }
 }
 
-/// What a repair reads: where the records that count stand, and the stretches that are none.
-#[derive(Debug, Default)]
-struct Sorter {
-    order: Vec<Id>,
-    last: HashMap<Id, Option<Locator>>,
-    malformed: Vec<Vec<u8>>,
-}
+/// For a repair, which reads the log by itself.
+struct Nothing;
 
-impl Sink for Sorter {
-    fn replaced(&mut self, _: &Arc<Generation>) {
-        *self = Self::default();
-    }
+impl Sink for Nothing {
+    fn replaced(&mut self, _: &Arc<Generation>) {}
 
-    fn line(&mut self, at: Locator, line: &[u8]) {
-        for (range, piece) in parse_line(line) {
-            let place = u64::try_from(range.start).ok().zip(u32::try_from(range.len()).ok());
-            match (piece, place) {
-                (Piece::Record(record), Some((start, len))) => {
-                    let at = (!record.deleted).then_some(Locator { offset: at.offset + start, len });
-                    if self.last.insert(record.id.clone(), at).is_none() {
-                        self.order.push(record.id);
-                    }
-                }
-                _ => self.malformed.push(line.get(range).unwrap_or_default().to_vec()),
-            }
-        }
-    }
+    fn line(&mut self, _: Locator, _: &[u8]) {}
+
+    fn oversized(&mut self, _: Locator) {}
 }
 
 /// Mends the cache; says what was done. Nothing is destroyed: what is taken out of the log is set aside.
@@ -325,21 +314,18 @@ fn repair(cache: &Path) -> Result<Vec<String>> {
     let torn_before = check(cache)?.iter().any(|finding| finding.kind == "torn");
     {
         let mut locked = store.lock().map_err(|e| failed(&e))?;
-        let mut sorter = Sorter::default();
-        locked.catch_up(&mut sorter).map_err(|e| failed(&e))?;
+        locked.catch_up(&mut Nothing).map_err(|e| failed(&e))?;
         if torn_before {
             done.push("the end of the log is mended".to_owned());
         }
-        if !sorter.malformed.is_empty() {
-            let aside = set_aside(cache, &sorter.malformed)
-                .map_err(|e| failure::io("set malformed lines aside in", cache.display(), &e))?;
-            let keep: Vec<_> =
-                sorter.order.iter().filter_map(|id| sorter.last.get(id).copied().flatten()).collect();
-            locked.compact(&keep).map_err(|e| failed(&e))?;
+        let repaired = locked.repair().map_err(|e| failed(&e))?;
+        if let (Some(aside), Some(backup)) = (repaired.set_aside, repaired.backup) {
             done.push(format!(
-                "{} malformed stretches are moved from the log to {}",
-                sorter.malformed.len(),
-                aside.display()
+                "{} malformed stretches are moved from the log to {}, {} records behind them saved; {} is the log as it was",
+                repaired.stretches,
+                cache.join(aside).display(),
+                repaired.salvaged,
+                cache.join(backup).display()
             ));
         }
     }
@@ -359,18 +345,4 @@ fn repair(cache: &Path) -> Result<Vec<String>> {
         });
     }
     Ok(done)
-}
-
-/// Writes the stretches to a file of their own, durably.
-fn set_aside(cache: &Path, stretches: &[Vec<u8>]) -> io::Result<PathBuf> {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let path = cache.join(format!("_torn-{seconds}-{}", std::process::id()));
-    let mut file = OpenOptions::new().append(true).create_new(true).open(&path)?;
-    for stretch in stretches {
-        file.write_all(stretch)?;
-        file.write_all(b"\n")?;
-    }
-    file.sync_all()?;
-    File::open(cache)?.sync_all()?;
-    Ok(path)
 }

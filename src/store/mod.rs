@@ -1,12 +1,53 @@
 //! The log of a cache: `_entries`, its lock, recovery, compaction and following. Knows no index.
+//!
+//! # Order of locks
+//!
+//! The gate of the process with the flock on `_lock`, then the position. The descriptor of the current generation has a
+//! lock of its own, held for an instant, so that [`Store::sync`] waits for nobody.
 
+mod append;
+mod compact;
+mod lock;
+mod log;
+mod recover;
+mod repair;
+mod sys;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::ffi::{CStr, c_int};
 use std::fs::File;
-use std::os::fd::BorrowedFd;
-use std::path::Path;
-use std::sync::Arc;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::record::{Dialect, Locator};
+use crate::record::{Dialect, Locator, RECORD_MAX};
+pub use lock::Locked;
+pub use repair::{Repaired, salvage};
+
+use log::Position;
+use watch::Watch;
+
+/// Name of the log in the cache directory.
+const LOG: &CStr = c"_entries";
+/// Name of the lock.
+const LOCK: &CStr = c"_lock";
+/// How the names of temporary files begin, which become the log by a rename.
+const TEMPORARY: &str = "_entries.tmp-";
+/// How the names of set-aside damage begin.
+const TORN: &str = "_torn-";
+/// How the names of backup copies begin.
+const BACKUP: &str = "_backup-";
+/// Longest line that is read into memory.
+const LINE_MAX: u64 = 4 * RECORD_MAX as u64;
+/// How much is read or written at a time.
+const CHUNK: usize = 1 << 20;
+/// How often something that moves under our feet (ESTALE, a replaced lock) is tried again.
+const TRIES: u32 = 8;
 
 /// How a store is opened.
 #[derive(Debug, Clone, Default)]
@@ -20,13 +61,33 @@ pub struct Options {
 /// A cache directory's log.
 #[derive(Debug)]
 pub struct Store {
-    _todo: (),
+    sys: Arc<dyn sys::Sys>,
+    dir: File,
+    path: PathBuf,
+    options: Options,
+    /// On a file system of this machine alone.
+    local: bool,
+    /// First lock: the gate of this process, with the descriptor that is flocked.
+    gate: Mutex<Option<lock::LockFile>>,
+    /// Second lock: what was read of the log.
+    position: Mutex<Position>,
+    /// Innermost lock: the generation to sync.
+    current: Mutex<Option<Arc<Generation>>>,
+    /// End of what was read and appended, for those who do not want to wait for the position.
+    bytes: AtomicU64,
+    dialect: Mutex<Option<Dialect>>,
+    poisoned: AtomicBool,
+    abandoned: AtomicBool,
+    watch: Watch,
 }
 
 /// One generation of the log: an open `_entries`. Records stay readable through it after the log was replaced.
 #[derive(Debug)]
 pub struct Generation {
-    _file: Option<File>,
+    sys: Arc<dyn sys::Sys>,
+    id: sys::FileId,
+    /// `None`: there was no log.
+    file: Option<Arc<File>>,
 }
 
 /// Takes lines of the log.
@@ -35,6 +96,8 @@ pub trait Sink {
     fn replaced(&mut self, generation: &Arc<Generation>);
     /// The next whole line, without its `\n`, and where it stands.
     fn line(&mut self, at: Locator, line: &[u8]);
+    /// A line, or the next part of one, that is too long to be a record or to be held in memory. Parts of one line adjoin.
+    fn oversized(&mut self, at: Locator);
 }
 
 /// What went wrong with a store; each variant says what was being done, and keeps the OS error.
@@ -45,16 +108,63 @@ pub enum StoreError {
         /// What was being done to what.
         doing: &'static str,
         /// Why it failed.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The file system supports no flock.
-    NoLock(std::io::Error),
+    NoLock(io::Error),
     /// The store is read-only.
     ReadOnly,
     /// A sync failed earlier: the store refuses writes until it has been reopened.
     Poisoned,
     /// The cache is not a directory, or its log or lock is no regular file.
     NotACache(&'static str),
+}
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io { doing, source } => write!(f, "{doing}: {source}"),
+            Self::NoLock(source) => write!(
+                f,
+                "the file system of the cache does not support flock, without which writers would overwrite each other \
+                 (on Lustre: mount it with the option `flock`): {source}"
+            ),
+            Self::ReadOnly => f.write_str("the cache was opened read-only"),
+            Self::Poisoned => f.write_str(
+                "a sync of the log failed earlier: nothing more is written until the cache is mounted anew",
+            ),
+            Self::NotACache(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } | Self::NoLock(source) => Some(source),
+            Self::ReadOnly | Self::Poisoned | Self::NotACache(_) => None,
+        }
+    }
+}
+
+impl StoreError {
+    /// The system call's error number, if one failed.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match self {
+            Self::Io { source, .. } | Self::NoLock(source) => source.raw_os_error(),
+            Self::ReadOnly | Self::Poisoned | Self::NotACache(_) => None,
+        }
+    }
+
+    /// For `map_err`.
+    fn io(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { doing, source }
+    }
+
+    /// Whether the file moved under our feet, and looking again may help.
+    fn is_stale(&self) -> bool {
+        self.raw_os_error() == Some(libc::ESTALE)
+    }
 }
 
 /// What a step of following found.
@@ -66,82 +176,181 @@ pub struct Followed {
     pub replaced: bool,
 }
 
-/// The store with its lock held; dropping it unlocks.
-#[derive(Debug)]
-pub struct Locked<'s> {
-    _store: &'s Store,
+/// Locks a mutex whose data are whole even if a thread that held it panicked.
+fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Store {
     /// Opens a cache directory. Reads nothing yet: the first [`Store::follow`] or [`Locked::catch_up`] gives every line, after a
-    /// [`Sink::replaced`]. A missing `_entries` is an empty log.
+    /// [`Sink::replaced`]. A missing `_entries` is an empty log. Unless it is read-only, it is made sure that the file
+    /// system supports flock.
     pub fn open(cache: &Path, options: &Options) -> Result<Self, StoreError> {
-        todo!()
+        Self::open_with(Arc::new(sys::Real), cache, options)
+    }
+
+    /// As [`Store::open`], with these file operations.
+    pub(crate) fn open_with(
+        sys: Arc<dyn sys::Sys>,
+        cache: &Path,
+        options: &Options,
+    ) -> Result<Self, StoreError> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let path = std::fs::canonicalize(cache).map_err(StoreError::io("opening the cache directory"))?;
+        let dir =
+            std::fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(&path).map_err(
+                |source| match source.raw_os_error() {
+                    Some(libc::ENOTDIR) => StoreError::NotACache("the cache is not a directory"),
+                    _ => StoreError::Io { doing: "opening the cache directory", source },
+                },
+            )?;
+        let store = Self {
+            local: sys::is_local(dir.as_fd()),
+            watch: Watch::new(dir.as_fd()),
+            sys,
+            dir,
+            path,
+            options: options.clone(),
+            gate: Mutex::default(),
+            position: Mutex::default(),
+            current: Mutex::default(),
+            bytes: AtomicU64::new(0),
+            dialect: Mutex::default(),
+            poisoned: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+        };
+        match store.sys.stat(store.dir(), LOG) {
+            Ok(stat) if !stat.is_file() => return Err(StoreError::NotACache(NO_LOG)),
+            Err(e) if e.raw_os_error() != Some(libc::ENOENT) => {
+                return Err(StoreError::Io { doing: "looking at the log", source: e });
+            }
+            _ => {}
+        }
+        if !options.read_only {
+            store.probe_lock()?;
+        }
+        Ok(store)
     }
 
     /// The cache directory.
     pub fn dir(&self) -> BorrowedFd<'_> {
-        todo!()
+        self.dir.as_fd()
     }
 
     /// The cache's canonical absolute path, as it was at the opening.
     pub fn path(&self) -> &Path {
-        todo!()
+        &self.path
     }
 
     /// The dialect to append in.
     pub fn dialect(&self) -> Dialect {
-        todo!()
+        hold(&self.dialect).unwrap_or_default()
     }
 
-    /// Gives the sink what came since the last call, up to the last `\n`, without the lock.
-    pub fn follow(&self, sink: &mut dyn Sink) -> Result<Followed, StoreError> {
-        todo!()
+    /// Bytes of the log that were given to sinks or appended.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether a sync failed: writes are refused.
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
+    }
+
+    /// Whether an append is durable when it returns.
+    pub fn syncs_appends(&self) -> bool {
+        self.options.sync || !self.local
     }
 
     /// Waits until the log may have changed: inotify says so, [`Store::wake`] was called, or `timeout` has passed.
     pub fn wait(&self, timeout: Duration) {
-        todo!()
+        self.watch.wait(timeout);
     }
 
     /// Ends a [`Store::wait`] of another thread.
     pub fn wake(&self) {
-        todo!()
-    }
-
-    /// Takes the lock; blocks. Creates `_lock` if it is missing.
-    pub fn lock(&self) -> Result<Locked<'_>, StoreError> {
-        todo!()
+        self.watch.wake();
     }
 
     /// Makes everything appended durable, without the lock. A failure poisons the store.
     pub fn sync(&self) -> Result<(), StoreError> {
-        todo!()
+        if self.options.read_only {
+            return Ok(());
+        }
+        if self.is_poisoned() {
+            return Err(StoreError::Poisoned);
+        }
+        let generation = hold(&self.current).clone();
+        let Some(file) = generation.as_ref().and_then(|generation| generation.file.as_ref()) else {
+            return Ok(());
+        };
+        sys::retry(|| self.sys.sync_data(file)).map_err(|source| self.poison("syncing the log", source))
+    }
+
+    /// Refuses writes from now on: the kernel may have dropped dirty pages, and a second sync would hide it.
+    fn poison(&self, doing: &'static str, source: io::Error) -> StoreError {
+        ::log::error!("{doing}: {source}; nothing more is written until the cache is mounted anew");
+        self.poisoned.store(true, Ordering::Release);
+        StoreError::Io { doing, source }
+    }
+
+    /// Opens a regular file of the cache; `what` says that it is none.
+    fn open_regular(
+        &self,
+        name: &CStr,
+        flags: c_int,
+        doing: &'static str,
+        what: &'static str,
+    ) -> Result<(File, sys::Stat), StoreError> {
+        let file = sys::retry(|| self.sys.open(self.dir(), name, flags, 0o666)).map_err(|source| {
+            match source.raw_os_error() {
+                // A symbolic link, a directory, a socket or a fifo without a reader.
+                Some(libc::ELOOP | libc::EISDIR | libc::ENXIO) => StoreError::NotACache(what),
+                _ => StoreError::Io { doing, source },
+            }
+        })?;
+        let stat = sys::retry(|| self.sys.stat_file(&file)).map_err(StoreError::io(doing))?;
+        if stat.is_file() { Ok((file, stat)) } else { Err(StoreError::NotACache(what)) }
+    }
+
+    /// Makes a file of the cache that does not exist, `EEXIST` if it does. Who may write the cache directory may write it.
+    fn create(&self, name: &CStr, doing: &'static str) -> Result<File, StoreError> {
+        let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
+        let file =
+            sys::retry(|| self.sys.open(self.dir(), name, flags, 0o666)).map_err(StoreError::io(doing))?;
+        let dir = sys::retry(|| self.sys.stat_file(&self.dir)).map_err(StoreError::io(doing))?;
+        // SAFETY: geteuid has no preconditions.
+        let root = unsafe { libc::geteuid() } == 0;
+        if root && dir.uid != 0 {
+            self.sys.set_owner(&file, dir.uid, dir.gid).map_err(StoreError::io(doing))?;
+        }
+        if dir.mode & 0o022 != 0 {
+            // The umask took away what others need who may write here too.
+            self.sys.set_mode(&file, dir.mode & 0o666).map_err(StoreError::io(doing))?;
+        }
+        Ok(file)
     }
 }
+
+/// What is said if `_entries` is something else.
+const NO_LOG: &str = "_entries in the cache is not a regular file";
+/// What is said if `_lock` is something else.
+const NO_LOCK_FILE: &str = "_lock in the cache is not a regular file";
 
 impl Generation {
     /// Reads a record. An error of kind `UnexpectedEof` means that somebody cut the log.
-    pub fn read(&self, at: Locator) -> std::io::Result<Vec<u8>> {
-        todo!()
-    }
-}
-
-impl Locked<'_> {
-    /// Mends a torn tail, then gives the sink what came since the last call.
-    pub fn catch_up(&mut self, sink: &mut dyn Sink) -> Result<Followed, StoreError> {
-        todo!()
-    }
-
-    /// Appends whole lines (each ends in `\n`) with one write; gives the offset of the first byte. Needs a [`Locked::catch_up`]
-    /// before. They are not given to any sink of this store. Syncs where the store must (option, or not a local file system).
-    pub fn append(&mut self, lines: &[u8]) -> Result<u64, StoreError> {
-        todo!()
-    }
-
-    /// Replaces the log by one that has the given lines of it in the given order. Gives the new generation and the new place of each;
-    /// sinks are told nothing, the store goes on following the new log from its end.
-    pub fn compact(&mut self, keep: &[Locator]) -> Result<(Arc<Generation>, Vec<Locator>), StoreError> {
-        todo!()
+    pub fn read(&self, at: Locator) -> io::Result<Vec<u8>> {
+        let Some(file) = &self.file else {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
+        let len = usize::try_from(at.len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let mut buf = vec![0; len];
+        let mut done = sys::read_full(&*self.sys, file, &mut buf, at.offset)?;
+        if done < len {
+            // A network file system may believe in an old size: ask it, and read once more.
+            sys::retry(|| self.sys.stat_file(file))?;
+            done = sys::read_full(&*self.sys, file, &mut buf, at.offset)?;
+        }
+        if done < len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(buf) }
     }
 }

@@ -1,0 +1,141 @@
+//! The lock: `flock(LOCK_EX)` on `_lock`, the same that Python's `filelock` takes.
+
+use std::fs::File;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, mpsc};
+use std::time::Duration;
+
+use super::{LOCK, NO_LOCK_FILE, Store, StoreError, TRIES, hold, sys};
+
+/// How often a thread that waits for the lock looks whether it still should.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// The open `_lock`.
+#[derive(Debug)]
+pub(super) struct LockFile {
+    file: Arc<File>,
+    id: sys::FileId,
+}
+
+/// The store with its lock held; dropping it unlocks.
+#[derive(Debug)]
+pub struct Locked<'s> {
+    pub(super) store: &'s Store,
+    gate: MutexGuard<'s, Option<LockFile>>,
+    /// The log, opened under the lock, and its verified end; there after a [`Locked::catch_up`].
+    pub(super) log: Option<(Arc<File>, u64)>,
+}
+
+impl Store {
+    /// Takes the lock; blocks. Creates `_lock` if it is missing.
+    pub fn lock(&self) -> Result<Locked<'_>, StoreError> {
+        if self.options.read_only {
+            return Err(StoreError::ReadOnly);
+        }
+        if self.is_poisoned() {
+            return Err(StoreError::Poisoned);
+        }
+        let mut gate = hold(&self.gate);
+        for _ in 0..TRIES {
+            let lock = match gate.take() {
+                Some(lock) => lock,
+                None => self.open_lock()?,
+            };
+            if let Err(error) = self.flock(&lock.file) {
+                if error.is_stale() {
+                    continue;
+                }
+                return Err(error);
+            }
+            // Whoever removes or replaces `_lock` must not make two holders: only the file of that name counts.
+            match sys::retry(|| self.sys.stat(self.dir(), LOCK)) {
+                Ok(stat) if stat.id == lock.id => {
+                    *gate = Some(lock);
+                    return Ok(Locked { store: self, gate, log: None });
+                }
+                Ok(_) => {}
+                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => {}
+                Err(source) => return Err(StoreError::Io { doing: "looking at the lock", source }),
+            }
+        }
+        Err(StoreError::Io { doing: "taking the lock", source: io::Error::from_raw_os_error(libc::ESTALE) })
+    }
+
+    /// Makes sure that the file system supports flock, without waiting for it.
+    pub(super) fn probe_lock(&self) -> Result<(), StoreError> {
+        let lock = self.open_lock()?;
+        if sys::retry(|| self.sys.try_lock(&lock.file)).map_err(failed)? {
+            sys::retry(|| self.sys.unlock(&lock.file)).map_err(failed)?;
+        }
+        *hold(&self.gate) = Some(lock);
+        Ok(())
+    }
+
+    /// Ends the wait of a thread for the lock, now and later: it gets `EINTR`.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+    }
+
+    fn open_lock(&self) -> Result<LockFile, StoreError> {
+        const DOING: &str = "opening the lock";
+        for _ in 0..TRIES {
+            match self.open_regular(LOCK, libc::O_RDWR, DOING, NO_LOCK_FILE) {
+                Ok((file, stat)) => return Ok(LockFile { file: Arc::new(file), id: stat.id }),
+                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(e) if e.is_stale() => continue,
+                Err(e) => return Err(e),
+            }
+            match self.create(LOCK, DOING) {
+                Ok(_) => {}
+                Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Err(StoreError::Io { doing: DOING, source: io::Error::from_raw_os_error(libc::ESTALE) })
+    }
+
+    /// Waits for the flock, but not for ever: a stopped process or a cut network may hold it, and we want to be able to end.
+    fn flock(&self, file: &Arc<File>) -> Result<(), StoreError> {
+        if sys::retry(|| self.sys.try_lock(file)).map_err(failed)? {
+            return Ok(());
+        }
+        let (sender, receiver) = mpsc::channel();
+        let (sys, waiting) = (Arc::clone(&self.sys), Arc::clone(file));
+        std::thread::Builder::new()
+            .name("cachedirfs-lock".to_owned())
+            .spawn(move || {
+                // If nobody waits any more, dropping the last reference closes the file, and that unlocks it.
+                let _ = sender.send(sys::retry(|| sys.lock(&waiting)));
+            })
+            .map_err(StoreError::io("waiting for the lock"))?;
+        loop {
+            match receiver.recv_timeout(PATIENCE) {
+                Ok(result) => return result.map_err(failed),
+                Err(mpsc::RecvTimeoutError::Timeout) if !self.abandoned.load(Ordering::Acquire) => {}
+                Err(_) => {
+                    let source = io::Error::from_raw_os_error(libc::EINTR);
+                    return Err(StoreError::Io { doing: "waiting for the lock", source });
+                }
+            }
+        }
+    }
+}
+
+/// What a failed flock means.
+fn failed(source: io::Error) -> StoreError {
+    match source.raw_os_error() {
+        Some(libc::ENOSYS | libc::EOPNOTSUPP) => StoreError::NoLock(source),
+        _ => StoreError::Io { doing: "taking the lock", source },
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let Some(lock) = self.gate.as_ref() else { return };
+        if sys::retry(|| self.store.sys.unlock(&lock.file)).is_err() {
+            // Closing it unlocks it too.
+            *self.gate = None;
+        }
+    }
+}

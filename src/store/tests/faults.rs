@@ -1,0 +1,200 @@
+//! File operations that fail, stop short, or kill the process, at a chosen call.
+
+use std::ffi::{CStr, c_int};
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Mutex;
+
+use crate::store::sys::{Real, Stat, Sys};
+
+/// A file operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Op {
+    Open,
+    Stat,
+    Read,
+    Write,
+    Truncate,
+    Sync,
+    Rename,
+    Unlink,
+    Chmod,
+    Lock,
+}
+
+/// What happens at the chosen call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It gives this errno and does nothing.
+    Errno(i32),
+    /// It and every later one of its kind give this errno: a full disk.
+    Full(i32),
+    /// A write takes half of the bytes, and its repetition gives this errno; other calls as [`Fault::Errno`].
+    Short(i32),
+    /// The process dies before it.
+    DieBefore,
+    /// The process dies after it.
+    DieAfter,
+    /// The process dies when half is written; other calls as [`Fault::DieAfter`].
+    DieHalf,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    armed: Option<(usize, Fault)>,
+    calls: usize,
+    /// Every call of this kind (of any, if `None`) fails from now on.
+    broken: Option<(Option<Op>, i32)>,
+    /// The next call of this kind fails.
+    next: Option<(Op, i32)>,
+    hit: Option<Op>,
+}
+
+/// The real system calls, until the chosen one.
+#[derive(Debug, Default)]
+pub(crate) struct Faulty {
+    state: Mutex<State>,
+}
+
+enum Verdict {
+    Go,
+    Half,
+    /// Do it, then die.
+    Last,
+}
+
+impl Faulty {
+    /// Arms a fault at the call of this number, from 0, counted from now on.
+    pub fn arm(&self, call: usize, fault: Fault) {
+        *self.state.lock().unwrap() = State { armed: Some((call, fault)), ..State::default() };
+    }
+
+    /// Takes the fault away, as a new process or a mended disk would; gives the kind of the call that it hit.
+    pub fn disarm(&self) -> Option<Op> {
+        std::mem::take(&mut *self.state.lock().unwrap()).hit
+    }
+
+    fn enter(&self, op: Op) -> io::Result<Verdict> {
+        let mut state = self.state.lock().unwrap();
+        let call = state.calls;
+        state.calls += 1;
+        match state.broken {
+            Some((kind, errno)) if kind.is_none_or(|kind| kind == op) => {
+                return Err(io::Error::from_raw_os_error(errno));
+            }
+            _ => {}
+        }
+        if let Some((_, errno)) = state.next.take_if(|(kind, _)| *kind == op) {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        let Some((_, fault)) = state.armed.filter(|(at, _)| *at == call) else { return Ok(Verdict::Go) };
+        state.hit = Some(op);
+        match fault {
+            Fault::Short(errno) if op == Op::Write => {
+                state.next = Some((Op::Write, errno));
+                Ok(Verdict::Half)
+            }
+            Fault::Errno(errno) | Fault::Short(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Fault::Full(errno) => {
+                state.broken = Some((Some(op), errno));
+                Err(io::Error::from_raw_os_error(errno))
+            }
+            Fault::DieBefore => {
+                state.broken = Some((None, libc::EIO));
+                Err(io::Error::from_raw_os_error(libc::EIO))
+            }
+            Fault::DieHalf if op == Op::Write => {
+                state.broken = Some((None, libc::EIO));
+                Ok(Verdict::Half)
+            }
+            Fault::DieAfter | Fault::DieHalf => {
+                state.broken = Some((None, libc::EIO));
+                Ok(Verdict::Last)
+            }
+        }
+    }
+
+    fn call<T>(&self, op: Op, real: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match self.enter(op)? {
+            Verdict::Go | Verdict::Half => real(),
+            Verdict::Last => {
+                real()?;
+                Err(io::Error::from_raw_os_error(libc::EIO))
+            }
+        }
+    }
+}
+
+impl Sys for Faulty {
+    fn open(&self, dir: BorrowedFd<'_>, name: &CStr, flags: c_int, mode: u32) -> io::Result<File> {
+        self.call(Op::Open, || Real.open(dir, name, flags, mode))
+    }
+
+    fn stat(&self, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Stat> {
+        self.call(Op::Stat, || Real.stat(dir, name))
+    }
+
+    fn stat_file(&self, file: &File) -> io::Result<Stat> {
+        self.call(Op::Stat, || Real.stat_file(file))
+    }
+
+    fn read(&self, file: &File, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        self.call(Op::Read, || Real.read(file, buf, at))
+    }
+
+    fn write(&self, file: &File, buf: &[u8], at: u64) -> io::Result<usize> {
+        match self.enter(Op::Write)? {
+            Verdict::Go => Real.write(file, buf, at),
+            Verdict::Half => Real.write(file, &buf[..buf.len() / 2], at),
+            Verdict::Last => {
+                Real.write(file, buf, at)?;
+                Err(io::Error::from_raw_os_error(libc::EIO))
+            }
+        }
+    }
+
+    fn truncate(&self, file: &File, len: u64) -> io::Result<()> {
+        self.call(Op::Truncate, || Real.truncate(file, len))
+    }
+
+    fn sync_data(&self, file: &File) -> io::Result<()> {
+        // Nothing is lost without a power cut: the real sync only costs time.
+        let _ = file;
+        self.call(Op::Sync, || Ok(()))
+    }
+
+    fn sync_dir(&self, _: BorrowedFd<'_>) -> io::Result<()> {
+        self.call(Op::Sync, || Ok(()))
+    }
+
+    fn rename(&self, dir: BorrowedFd<'_>, from: &CStr, to: &CStr) -> io::Result<()> {
+        self.call(Op::Rename, || Real.rename(dir, from, to))
+    }
+
+    fn unlink(&self, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+        self.call(Op::Unlink, || Real.unlink(dir, name))
+    }
+
+    fn set_mode(&self, file: &File, mode: u32) -> io::Result<()> {
+        self.call(Op::Chmod, || Real.set_mode(file, mode))
+    }
+
+    fn set_owner(&self, file: &File, uid: u32, gid: u32) -> io::Result<()> {
+        self.call(Op::Chmod, || Real.set_owner(file, uid, gid))
+    }
+
+    fn try_lock(&self, file: &File) -> io::Result<bool> {
+        self.call(Op::Lock, || Real.try_lock(file))
+    }
+
+    fn lock(&self, file: &File) -> io::Result<()> {
+        self.call(Op::Lock, || Real.lock(file))
+    }
+
+    fn unlock(&self, file: &File) -> io::Result<()> {
+        // A process that dies unlocks.
+        let _ = self.call(Op::Lock, || Ok(()));
+        Real.unlock(file)
+    }
+}

@@ -1,0 +1,3 @@
+//! Tests of the store on real files, and with failing ones.
+
+pub(crate) mod faults;
