@@ -5,12 +5,27 @@
 //! flattened key (and `KEY[]` for the elements of arrays) its distinct values in order, with the rows of each.
 //! Whoever changes an entry passes the old object; it is read from the log by the row's [`Locator`].
 
+mod attribute;
+mod ids;
+mod keys;
+mod load;
+mod posting;
+mod rows;
+mod select;
+#[cfg(test)]
+mod tests;
+
 use roaring::RoaringBitmap;
 
+use self::attribute::Attribute;
+use self::ids::Ids;
+use self::keys::{KeyNumber, Keys};
+pub use self::load::Loader;
+use self::posting::Posting;
+use self::rows::Rows;
 use crate::name::{Id, Key};
-use crate::query::Expr;
 use crate::record::{Locator, Record};
-use crate::value::{Leaf, Object};
+use crate::value::{Leaf, Object, Value};
 
 /// Number of an entry, in order of first appearance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,137 +34,241 @@ pub struct Row(pub u32);
 /// The index of one cache.
 #[derive(Debug, Default)]
 pub struct Index {
-    _todo: (),
-}
-
-/// Collects the records of a whole log, the last of an id winning; then becomes an [`Index`].
-#[derive(Debug, Default)]
-pub struct Loader {
-    _todo: (),
-}
-
-impl Loader {
-    /// A loader for a replaced log: rows of ids that `index` knows are kept.
-    pub fn replacing(index: &Index) -> Self {
-        todo!()
-    }
-
-    /// Takes the next record of the log.
-    pub fn add(&mut self, record: &Record<'_>, at: Locator) {
-        todo!()
-    }
-
-    /// The index of what was added.
-    pub fn finish(self) -> Index {
-        todo!()
-    }
+    ids: Ids,
+    rows: Rows,
+    live: RoaringBitmap,
+    keys: Keys,
+    /// By number of the key. Every row in it is live.
+    attributes: Vec<Attribute>,
+    generation: u64,
+    live_generation: u64,
+    time_generation: u64,
+    /// That of the load: of a key that is not here, no more is known than that it has not come since.
+    base_generation: u64,
 }
 
 impl Index {
     /// Takes a record that follows what the index has; `old` is the entry's present object, `None` if the entry is not live.
     pub fn apply(&mut self, record: &Record<'_>, old: Option<&Object<'_>>, at: Locator) -> Row {
-        todo!()
+        let row = self.ids.intern(record.id.as_str());
+        self.rows.grow(self.ids.len());
+        let was_live = self.live.contains(row);
+        if record.deleted && !was_live {
+            return Row(row);
+        }
+        self.generation += 1;
+        let old = match old {
+            _ if !was_live => Vec::new(),
+            Some(old) => self.leaves(old),
+            None => self.leaves_of(row),
+        };
+        if record.deleted {
+            self.live.remove(row);
+            self.change(row, &old, Vec::new());
+        } else {
+            if !was_live || self.rows.time(row).to_bits() != record.time.to_bits() {
+                self.time_generation = self.generation;
+            }
+            self.rows.set(row, record.time, at);
+            self.live.insert(row);
+            let new = self.leaves(&record.object);
+            self.change(row, &old, new);
+        }
+        if was_live == record.deleted {
+            self.live_generation = self.generation;
+            self.time_generation = self.generation;
+        }
+        Row(row)
+    }
+
+    /// The leaves of an object, in order, none twice.
+    fn leaves(&mut self, object: &Object<'_>) -> Vec<(KeyNumber, Leaf)> {
+        let mut leaves = Vec::new();
+        self.keys
+            .walk(object, &mut |number: KeyNumber, value: &Value<'_>| leaves.push((number, Leaf::of(value))));
+        self.attributes.resize_with(self.keys.len(), Attribute::default);
+        leaves.sort_unstable();
+        leaves.dedup();
+        leaves
+    }
+
+    /// The leaves of a row by a search through everything: for a caller who could not tell the old object.
+    fn leaves_of(&self, row: u32) -> Vec<(KeyNumber, Leaf)> {
+        let mut leaves = Vec::new();
+        for (number, attribute) in
+            (0..).zip(&self.attributes).filter(|(_, attribute)| attribute.rows.contains(row))
+        {
+            let values = attribute.values.iter().filter(|(_, posting)| posting.contains(row));
+            leaves.extend(values.map(|(leaf, _)| (number, leaf.clone())));
+        }
+        leaves
+    }
+
+    /// Takes a row from the values that it no longer has to those that it has now; touches no others.
+    fn change(&mut self, row: u32, old: &[(KeyNumber, Leaf)], new: Vec<(KeyNumber, Leaf)>) {
+        let mut touched = Vec::new();
+        let has = |number: KeyNumber| {
+            let at = new.partition_point(|(other, _)| *other < number);
+            new.get(at).is_some_and(|(other, _)| *other == number)
+        };
+        for (number, leaf) in old {
+            if new.binary_search_by(|(n, l)| (n, l).cmp(&(number, leaf))).is_err()
+                && let Some(attribute) = self.attribute_mut(*number)
+            {
+                attribute.remove(leaf, row);
+                touched.push((*number, has(*number)));
+            }
+        }
+        for (number, leaf) in new {
+            if old.binary_search_by(|(n, l)| (n, l).cmp(&(&number, &leaf))).is_err()
+                && let Some(attribute) = self.attribute_mut(number)
+            {
+                attribute.insert(leaf, row);
+                touched.push((number, true));
+            }
+        }
+        let generation = self.generation;
+        for (number, has) in touched {
+            if let Some(attribute) = self.attribute_mut(number) {
+                attribute.generation = generation;
+                if has {
+                    attribute.rows.insert(row);
+                } else {
+                    attribute.rows.remove(row);
+                }
+            }
+        }
+    }
+
+    fn attribute(&self, number: KeyNumber) -> Option<&Attribute> {
+        self.attributes.get(usize::try_from(number).ok()?)
+    }
+
+    fn attribute_mut(&mut self, number: KeyNumber) -> Option<&mut Attribute> {
+        self.attributes.get_mut(usize::try_from(number).ok()?)
+    }
+
+    /// The attribute of a key that is not a reserved one.
+    fn attribute_of(&self, key: &Key) -> Option<&Attribute> {
+        self.attribute(self.keys.number(key)?)
     }
 
     /// Moves records after compaction: pairs of a live row and its new place.
     pub fn relocate(&mut self, places: impl IntoIterator<Item = (Row, Locator)>) {
-        todo!()
+        for (Row(row), at) in places {
+            self.rows.place(row, at);
+        }
     }
 
     /// The row of a live entry.
     pub fn row(&self, id: &str) -> Option<Row> {
-        todo!()
+        self.row_ever(id).filter(|&row| self.is_live(row))
     }
 
     /// The row of an id that was ever seen, live or not.
     pub fn row_ever(&self, id: &str) -> Option<Row> {
-        todo!()
+        self.ids.find(id).map(Row)
     }
 
     /// The id of a row, live or not.
     pub fn id(&self, row: Row) -> Option<Id> {
-        todo!()
+        Id::new(self.ids.get(row.0)?).ok()
     }
 
     /// Whether the row is live.
     pub fn is_live(&self, row: Row) -> bool {
-        todo!()
+        self.live.contains(row.0)
     }
 
-    /// The time of an entry, seconds since the epoch.
+    /// The time of an entry, seconds since the epoch; of one that is gone, the last that it had.
     pub fn time(&self, row: Row) -> f64 {
-        todo!()
+        self.rows.time(row.0)
     }
 
     /// Where the entry's record stands, if it is live.
     pub fn locator(&self, row: Row) -> Option<Locator> {
-        todo!()
+        if self.is_live(row) { self.rows.locator(row.0) } else { None }
     }
 
     /// The live rows.
     pub fn live(&self) -> &RoaringBitmap {
-        todo!()
+        &self.live
     }
 
     /// Number of live entries.
     pub fn len(&self) -> usize {
-        todo!()
+        usize::try_from(self.live.len()).unwrap_or(usize::MAX)
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.live.is_empty()
     }
 
     /// The keys that live entries have, in order, `KEY[]` among them; with `within`, those that its rows have.
     pub fn keys(&self, within: Option<&RoaringBitmap>) -> Vec<Key> {
-        todo!()
+        let has =
+            |&number: &KeyNumber| self.attribute(number).is_some_and(|attribute| attribute.is_in(within));
+        self.keys.in_order().filter(has).filter_map(|number| self.keys.key(number).cloned()).collect()
     }
 
     /// Whether some live row (of `within`) has the key (as a value, not only as members).
     pub fn has_key(&self, key: &Key, within: Option<&RoaringBitmap>) -> bool {
-        todo!()
+        self.attribute_of(key).is_some_and(|attribute| attribute.is_in(within))
     }
 
     /// The distinct values of a key in order, each with its number of rows (of `within`); values without rows are left out.
     pub fn values(&self, key: &Key, within: Option<&RoaringBitmap>) -> Vec<(Leaf, u64)> {
-        todo!()
+        let Some(attribute) = self.attribute_of(key) else { return Vec::new() };
+        let within = within.filter(|within| !attribute.rows.is_subset(within));
+        let Some(within) = within else {
+            return attribute.values.iter().map(|(leaf, posting)| (leaf.clone(), posting.len())).collect();
+        };
+        let mut values = Vec::new();
+        // An entry has one value, but any number of elements.
+        let mut left = if key.is_elements() { u64::MAX } else { attribute.rows.intersection_len(within) };
+        if attribute.rows.is_disjoint(within) {
+            return values;
+        }
+        for (leaf, posting) in &attribute.values {
+            if left == 0 {
+                break;
+            }
+            let count = posting.count_in(within);
+            if count > 0 {
+                values.push((leaf.clone(), count));
+                left -= count;
+            }
+        }
+        values
     }
 
     /// The rows whose `key` is `leaf`.
     pub fn posting(&self, key: &Key, leaf: &Leaf) -> RoaringBitmap {
-        todo!()
-    }
-
-    /// The value whose directory name, too long and cut, is `name`; see [`crate::name::to_file_name`].
-    pub fn leaf_by_cut_name(&self, key: &Key, name: &str) -> Option<Leaf> {
-        todo!()
-    }
-
-    /// The rows for which an expression holds; `now` is seconds since the epoch. `_timestamp` and `$` ask about the entry's
-    /// time, `_id` and `@` about its id. An integer or double compares with dates spelled `2026-11-22` on the time only.
-    pub fn select(&self, expr: &Expr, now: f64) -> RoaringBitmap {
-        todo!()
-    }
-
-    /// The rows of `set` that have `key`, in ascending order of its value (equal ones in order of rows);
-    /// descending is this, reversed. `_timestamp`, `$`, `_id`, `@` order by the time and the id.
-    pub fn sorted(&self, key: &Key, set: &RoaringBitmap) -> Vec<Row> {
-        todo!()
+        let posting = self.attribute_of(key).and_then(|attribute| attribute.values.get(leaf));
+        posting.map(Posting::to_bitmap).unwrap_or_default()
     }
 
     /// Counts up with every change of the index.
     pub fn generation(&self) -> u64 {
-        todo!()
+        self.generation
     }
 
-    /// The generation of the last change that touched this key (an entry with or without it came or went, or its value changed).
+    /// The generation of the last change that touched this key or one of its members: its value changed, or an entry
+    /// that has it came or went. A set that entries without the key are in depends on [`Index::live_generation`] too.
     pub fn key_generation(&self, key: &Key) -> u64 {
-        todo!()
+        match key.as_str() {
+            "_id" | "@" => self.live_generation,
+            "_timestamp" | "$" => self.time_generation,
+            _ => {
+                let family = self.keys.family(key).filter_map(|number| self.attribute(number));
+                family.map(|attribute| attribute.generation).fold(self.base_generation, u64::max)
+            }
+        }
     }
 
     /// The generation of the last change of which entries are live.
     pub fn live_generation(&self) -> u64 {
-        todo!()
+        self.live_generation
     }
 }
