@@ -17,7 +17,7 @@ use super::memo::RUN_PREFIX;
 use super::output::{self, Out, printable, string};
 use crate::name::Id;
 use crate::record::{Locator, Malformed, Piece, parse_line};
-use crate::store::{Generation, Options, Sink, Store};
+use crate::store::{Generation, Options, Sink, Store, salvage};
 use crate::trash::{self, Leftover};
 use crate::value::{Object, Text};
 
@@ -230,7 +230,7 @@ fn stray(cache: &Path, name: &OsStr, shown: &str, is_dir: bool) -> Option<Findin
                 "left by a `memo` run that died: asking for it again takes it over",
             )
         }),
-        _ if shown.starts_with("_entries") || shown.starts_with("_compact") => {
+        _ if shown.starts_with("_entries.tmp-") => {
             Some(Finding::at(shown, "temporary", "left by a compaction that was interrupted"))
         }
         _ => Some(Finding::at(shown, "stray", "no entry's name, and nothing of the cache's own").noted()),
@@ -276,9 +276,15 @@ fn read_log(path: &Path) -> io::Result<Log> {
                 }
                 Piece::Malformed(_) if !whole => {}
                 Piece::Malformed(why) => {
-                    let text = String::from_utf8_lossy(line.get(range).unwrap_or_default());
-                    let text: String = text.chars().take(SHOWN).collect();
-                    let (kind, why) = reason(why);
+                    let bytes = line.get(range).unwrap_or_default();
+                    let text: String = String::from_utf8_lossy(bytes).chars().take(SHOWN).collect();
+                    let (kind, why) = match why {
+                        Malformed::NotAnObject if salvage(bytes).is_some() => (
+                            "torn-inside",
+                            "a torn record with a good one behind it, which --repair recovers",
+                        ),
+                        other => reason(other),
+                    };
                     log.findings.push(Finding::at_line(number, kind, format!("{why}: {}", printable(&text))));
                 }
             }
