@@ -1,14 +1,39 @@
 //! Store and index of one cache, published together: reading, group commit, following, compaction when it is due.
+//!
+//! # Order of locks
+//!
+//! The store's lock (flock), the account of the log (whoever has it moves the index on), the index, the generation. Queues
+//! have locks of their own, under which nothing else is taken. The hook and all callbacks run without any of them.
 
+mod decide;
+mod intake;
+mod publish;
+mod round;
+#[cfg(test)]
+mod tests;
+mod threads;
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::sync::{Arc, RwLockReadGuard};
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
+use std::sync::{
+    Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, TryLockError, mpsc,
+};
+use std::thread::{JoinHandle, ThreadId};
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
 
 use crate::index::{Index, Row};
 use crate::name::{Id, Key};
-use crate::record::{Edit, EditError};
-use crate::store::{Store, StoreError};
+use crate::record::{Edit, EditError, Locator, parse_record};
+use crate::store::{self, Generation, Store, StoreError};
 use crate::value::{Leaf, Object};
+
+use publish::Account;
+use threads::{Queue, Syncs};
 
 /// How a cache is opened.
 #[derive(Debug, Clone)]
@@ -27,7 +52,37 @@ pub struct Options {
 /// One cache. Cheap to share; the background threads end when it is [`Cache::close`]d.
 #[derive(Debug)]
 pub struct Cache {
-    _todo: (),
+    inner: Arc<Inner>,
+    /// The background threads; whoever closes takes them.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the background threads share.
+struct Inner {
+    store: Store,
+    /// The cache's path as records spell it.
+    path: String,
+    options: Options,
+    /// Second lock, after the store's: whoever has it moves the index on.
+    account: Mutex<Account>,
+    /// Third lock. Held briefly.
+    index: RwLock<Index>,
+    /// Innermost lock: where the index's locators point; changed only under the index's write lock.
+    generation: Mutex<Option<Arc<Generation>>>,
+    queue: Mutex<Queue>,
+    queue_bell: Condvar,
+    syncs: Mutex<Syncs>,
+    sync_bell: Condvar,
+    hook: OnceLock<Hook>,
+    /// What a commit is doing, since when.
+    stage: Mutex<Option<(&'static str, Instant)>>,
+    /// Why the log cannot be read.
+    trouble: Mutex<Option<String>>,
+    /// The follower ends.
+    closing: AtomicBool,
+    closed: Mutex<bool>,
+    /// The background threads.
+    background: OnceLock<Vec<ThreadId>>,
 }
 
 /// An entry as its record says.
@@ -139,78 +194,264 @@ pub struct Status {
     pub dead_records: u64,
     /// What a commit is waiting for, if it has waited longer than a second (the lock, a write, a sync), and since how many seconds.
     pub waiting: Option<(&'static str, f64)>,
-    /// The error that made the store refuse writes.
+    /// A sync failed: the store refuses writes.
     pub poisoned: bool,
+    /// Why the log cannot be read, if so: what is shown is the state from before.
+    pub trouble: Option<String>,
 }
+
+/// Called once with the outcome of a sync.
+pub type Synced = Box<dyn FnOnce(Result<(), CacheError>) + Send>;
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cache").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Display for CacheError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoEntry => f.write_str("no such entry"),
+            Self::Exists => f.write_str("the entry exists already"),
+            Self::Edit(EditError::NoKey) => f.write_str("no such attribute"),
+            Self::Edit(EditError::Exists) => f.write_str("the attribute, or one that contradicts it, exists"),
+            Self::Edit(EditError::Reserved) => f.write_str("a reserved member cannot be changed"),
+            Self::Edit(EditError::NotAnArray) => f.write_str("the attribute is not an array"),
+            Self::TooLarge => f.write_str("the attributes are too large or nested too deeply"),
+            Self::Store(error) => error.fmt(f),
+            Self::Closed => f.write_str("the cache is closed"),
+        }
+    }
+}
+
+impl std::error::Error for CacheError {}
+
+impl From<StoreError> for CacheError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Arc::new(error))
+    }
+}
+
+impl CacheError {
+    /// A failed system call.
+    fn io(doing: &'static str, source: io::Error) -> Self {
+        StoreError::Io { doing, source }.into()
+    }
+}
+
+/// Locks a mutex whose data are whole even if a thread that held it panicked.
+fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How often a fresh id is drawn before something else must be wrong.
+const DRAWS: u32 = 1000;
 
 impl Cache {
     /// Opens a cache and reads its log.
     pub fn open(path: &Path, options: &Options) -> Result<Arc<Self>, CacheError> {
-        todo!()
+        let store = store::Options { read_only: options.read_only, sync: options.sync };
+        Self::with_store(Store::open(path, &store)?, options)
+    }
+
+    fn with_store(store: Store, options: &Options) -> Result<Arc<Self>, CacheError> {
+        let inner = Arc::new(Inner {
+            path: store.path().to_string_lossy().into_owned(),
+            store,
+            options: options.clone(),
+            account: Mutex::default(),
+            index: RwLock::default(),
+            generation: Mutex::default(),
+            queue: Mutex::default(),
+            queue_bell: Condvar::new(),
+            syncs: Mutex::default(),
+            sync_bell: Condvar::new(),
+            hook: OnceLock::new(),
+            stage: Mutex::default(),
+            trouble: Mutex::default(),
+            closing: AtomicBool::new(false),
+            closed: Mutex::default(),
+            background: OnceLock::new(),
+        });
+        inner.follow()?;
+        let threads = if options.background { threads::start(&inner)? } else { Vec::new() };
+        let _ = inner.background.set(threads.iter().map(|thread| thread.thread().id()).collect());
+        Ok(Arc::new(Self { inner, threads: Mutex::new(threads) }))
     }
 
     /// Sets the hook; at most once, before the mount is live.
     pub fn set_hook(&self, hook: Hook) {
-        todo!()
+        if self.inner.hook.set(hook).is_err() {
+            log::error!("a second hook on a cache is ignored");
+        }
     }
 
     /// The index, to read. Held briefly: never across I/O, a reply or another lock.
     pub fn index(&self) -> RwLockReadGuard<'_, Index> {
-        todo!()
+        self.inner.index()
     }
 
     /// The store.
     pub fn store(&self) -> &Store {
-        todo!()
+        &self.inner.store
     }
 
     /// Reads an entry's record.
     pub fn entry(&self, row: Row) -> Result<Entry, CacheError> {
-        todo!()
+        let (id, time, at, generation) = {
+            let index = self.index();
+            let (Some(id), Some(at)) = (index.id(row), index.locator(row)) else {
+                return Err(CacheError::NoEntry);
+            };
+            let generation = hold(&self.inner.generation).clone();
+            (id, index.time(row), at, generation)
+        };
+        let object = read_object(generation.as_deref(), at)?;
+        Ok(Entry { row, id, time, object })
     }
 
     /// Hands a change to the committing thread; `done` is called when it is decided. All changes that wait share one round.
     pub fn submit(&self, change: Change, done: Done) {
-        todo!()
+        self.inner.submit(vec![(change, done)]);
     }
 
     /// As [`Cache::submit`], and waits.
     pub fn change(&self, change: Change) -> Result<Outcome, CacheError> {
-        todo!()
+        self.change_all(vec![change])?.pop().unwrap_or(Err(CacheError::Closed))
     }
 
     /// Several changes in one round; outcomes in order.
     pub fn change_all(&self, changes: Vec<Change>) -> Result<Vec<Result<Outcome, CacheError>>, CacheError> {
-        todo!()
+        let count = changes.len();
+        let (sender, receiver) = mpsc::channel();
+        let jobs = changes.into_iter().enumerate().map(|(i, change)| {
+            let sender = sender.clone();
+            let done: Done = Box::new(move |outcome| {
+                // Nobody waits only if the waiting thread is gone.
+                let _ = sender.send((i, outcome));
+            });
+            (change, done)
+        });
+        self.inner.submit(jobs.collect());
+        drop(sender);
+        let mut outcomes: Vec<_> = receiver.iter().collect();
+        if outcomes.len() < count {
+            return Err(CacheError::Closed);
+        }
+        outcomes.sort_by_key(|(i, _)| *i);
+        Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
     }
 
-    /// Makes every acknowledged change durable; `done` is called on another thread.
-    pub fn sync(&self, done: Box<dyn FnOnce(Result<(), CacheError>) + Send>) {
-        todo!()
+    /// Makes every acknowledged change durable; `done` is called on another thread, or on this one if there are none.
+    pub fn sync(&self, done: Synced) {
+        self.inner.sync(done);
     }
 
     /// Draws a fresh id and makes its directory (mode 0777 less `umask`, as the calling thread's credentials have it).
     pub fn make_directory(&self, mode: u32) -> Result<Id, CacheError> {
-        todo!()
+        const DOING: &str = "making an entry's directory";
+        const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789_";
+        if self.inner.options.read_only {
+            return Err(StoreError::ReadOnly.into());
+        }
+        let mut rng = rand::rng();
+        for _ in 0..DRAWS {
+            let mut name = String::from("e");
+            for _ in 0..8 {
+                name.push(ALPHABET.get(rng.random_range(0..ALPHABET.len())).copied().map_or('_', char::from));
+            }
+            // A record without a directory is an entry too.
+            if self.index().row_ever(&name).is_some() {
+                continue;
+            }
+            let id = Id::new(&name).map_err(|_| CacheError::io(DOING, io::ErrorKind::InvalidInput.into()))?;
+            let name = CString::new(name).map_err(|e| CacheError::io(DOING, e.into()))?;
+            // SAFETY: the cache directory is open as long as the store, and the name ends in NUL.
+            if unsafe { libc::mkdirat(self.store().dir().as_raw_fd(), name.as_ptr(), mode) } == 0 {
+                return Ok(id);
+            }
+            let error = io::Error::last_os_error();
+            if error.raw_os_error() != Some(libc::EEXIST) {
+                return Err(CacheError::io(DOING, error));
+            }
+        }
+        Err(CacheError::io(DOING, io::Error::from_raw_os_error(libc::EEXIST)))
     }
 
     /// Reads what others appended, now.
     pub fn refresh(&self) -> Result<(), CacheError> {
-        todo!()
+        self.inner.follow()
     }
 
     /// Compacts the log now. Says how many records it dropped.
     pub fn compact(&self) -> Result<u64, CacheError> {
-        todo!()
+        self.inner.compact(None)
     }
 
     /// Numbers.
     pub fn status(&self) -> Status {
-        todo!()
+        let inner = &self.inner;
+        let waiting = (*hold(&inner.stage))
+            .map(|(what, since)| (what, since.elapsed().as_secs_f64()))
+            .filter(|&(_, seconds)| seconds > 1.0);
+        let live = self.index().len() as u64;
+        let counts = hold(&inner.queue).counts;
+        Status {
+            entries: live,
+            malformed: counts.malformed,
+            log_bytes: inner.store.bytes(),
+            dead_records: counts.records.saturating_sub(live),
+            waiting,
+            poisoned: inner.store.is_poisoned(),
+            trouble: hold(&inner.trouble).clone(),
+        }
     }
 
-    /// Commits what waits, syncs, ends the threads.
+    /// Commits what waits, syncs, ends the threads. Whoever comes second waits for the first, and finds all done.
     pub fn close(&self) -> Result<(), CacheError> {
-        todo!()
+        let current = std::thread::current().id();
+        let mut closed = match self.inner.closed.try_lock() {
+            Ok(closed) => closed,
+            // A callback, on a thread that the one who closes waits for.
+            Err(TryLockError::WouldBlock) if self.inner.is_background(current) => return Ok(()),
+            Err(_) => hold(&self.inner.closed),
+        };
+        if *closed {
+            return Ok(());
+        }
+        *closed = true;
+        let threads = std::mem::take(&mut *hold(&self.threads));
+        self.inner.close(threads)
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        if let Err(e) = self.close() {
+            log::error!("closing the cache: {e}");
+        }
+    }
+}
+
+impl Inner {
+    fn is_background(&self, thread: ThreadId) -> bool {
+        self.background.get().is_some_and(|threads| threads.contains(&thread))
+    }
+
+    fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads the object of a record.
+fn read_object(generation: Option<&Generation>, at: Locator) -> Result<Object<'static>, CacheError> {
+    const DOING: &str = "reading a record";
+    let generation = generation.ok_or(CacheError::NoEntry)?;
+    let bytes = generation.read(at).map_err(|e| CacheError::io(DOING, e))?;
+    match parse_record(&bytes) {
+        Ok(record) => Ok(record.object.into_owned()),
+        // It was a record when it was indexed: somebody has written over the log.
+        Err(_) => Err(CacheError::io(DOING, io::ErrorKind::InvalidData.into())),
     }
 }

@@ -48,6 +48,18 @@ impl Store {
         })
     }
 
+    /// Gives everything anew at the next pass.
+    pub fn forget(&self) {
+        hold(&self.position).reload = true;
+    }
+
+    /// The size of the log, if bytes without a `\n` stand at its end: a writer is at work, or has died.
+    pub fn tail(&self) -> Option<u64> {
+        let generation = hold(&self.current).clone()?;
+        let size = self.sys.stat_file(generation.file.as_ref()?).ok()?.size;
+        (size > self.bytes()).then_some(size)
+    }
+
     /// Tries again what fails with `ESTALE`, from the beginning of the log.
     fn patiently<T>(
         &self,

@@ -1,0 +1,247 @@
+//! The background threads: one commits and compacts, one follows, one syncs.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::publish::Counts;
+use super::round::guarded;
+use super::{CacheError, Change, Done, Inner, Synced, hold};
+
+/// A change is made durable in the background so long after it; together with the sync itself this is under a second.
+const SYNC_AFTER: Duration = Duration::from_millis(500);
+/// Events of the kernel within this time are taken together: our own appends make them too.
+const TOGETHER: Duration = Duration::from_millis(2);
+/// A tail that has stood for so long is no writer at work.
+const TORN_AFTER: Duration = Duration::from_secs(2);
+/// A compaction that failed is not tried again before this.
+const COMPACT_AGAIN: Duration = Duration::from_secs(60);
+/// How long the end of the cache waits for the lock, or for a file system that does not answer.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What the committing thread has to do.
+#[derive(Default)]
+pub(super) struct Queue {
+    jobs: Vec<(Change, Done)>,
+    /// Mend the end of the log.
+    mend: bool,
+    /// When a compaction is due.
+    pub due: Option<Instant>,
+    /// For the status.
+    pub counts: Counts,
+    closing: bool,
+}
+
+/// What the syncing thread has to do.
+#[derive(Default)]
+pub(super) struct Syncs {
+    waiting: Vec<Synced>,
+    /// Since when something is not durable.
+    dirty: Option<Instant>,
+    /// Nobody syncs any more.
+    closing: bool,
+}
+
+/// Starts the threads.
+pub(super) fn start(inner: &Arc<Inner>) -> Result<Vec<JoinHandle<()>>, CacheError> {
+    let mut threads = Vec::new();
+    let mut spawn = |name: &str, body: fn(&Inner)| {
+        let inner = Arc::clone(inner);
+        let thread = std::thread::Builder::new()
+            .name(format!("cachedirfs-{name}"))
+            .spawn(move || body(&inner))
+            .map_err(|e| CacheError::io("starting a thread", e))?;
+        threads.push(thread);
+        Ok::<_, CacheError>(())
+    };
+    spawn("follow", Inner::follow_always)?;
+    if !inner.options.read_only {
+        spawn("commit", Inner::commit_always)?;
+        spawn("sync", Inner::sync_always)?;
+    }
+    Ok(threads)
+}
+
+impl Inner {
+    /// Whether there is a thread that commits.
+    fn commits_in_background(&self) -> bool {
+        self.options.background && !self.options.read_only
+    }
+
+    /// Hands changes to the committing thread, or commits them here if there is none.
+    pub(super) fn submit(&self, jobs: Vec<(Change, Done)>) {
+        let mut queue = hold(&self.queue);
+        if queue.closing {
+            drop(queue);
+            for (_, done) in jobs {
+                guarded("a callback", || done(Err(CacheError::Closed)));
+            }
+        } else if self.commits_in_background() {
+            queue.jobs.extend(jobs);
+            drop(queue);
+            self.queue_bell.notify_one();
+        } else {
+            drop(queue);
+            self.run(jobs);
+        }
+    }
+
+    fn commit_always(&self) {
+        loop {
+            let mut queue = hold(&self.queue);
+            let now = loop {
+                let now = Instant::now();
+                let due = queue.due.is_some_and(|due| due <= now);
+                if !queue.jobs.is_empty() || queue.mend || queue.closing || due {
+                    break now;
+                }
+                let timeout = queue.due.map_or(Duration::from_secs(3600), |due| due - now);
+                queue =
+                    self.queue_bell.wait_timeout(queue, timeout).unwrap_or_else(PoisonError::into_inner).0;
+            };
+            let jobs = std::mem::take(&mut queue.jobs);
+            let mend = std::mem::take(&mut queue.mend);
+            let closing = queue.closing;
+            drop(queue);
+            if jobs.is_empty() && mend && !closing {
+                self.mend();
+            }
+            let idle = jobs.is_empty();
+            self.run(jobs);
+            if closing {
+                if idle {
+                    return;
+                }
+                continue;
+            }
+            let due = hold(&self.queue).due.take_if(|due| *due <= now);
+            if due.is_some()
+                && !self.store.is_poisoned()
+                && let Err(error) = self.compact(due)
+            {
+                log::warn!("{}: compaction failed: {error}", self.path);
+                hold(&self.queue).due = Some(Instant::now() + COMPACT_AGAIN);
+            }
+        }
+    }
+
+    fn follow_always(&self) {
+        let mut torn: Option<(u64, Instant)> = None;
+        while !self.closing.load(Ordering::Acquire) {
+            self.store.wait(self.options.refresh);
+            std::thread::sleep(TOGETHER);
+            // Why it failed is in the status; the next time may succeed.
+            let _ = self.follow();
+            let tail = self.store.tail();
+            if tail.is_none() || torn.map(|(size, _)| size) != tail {
+                torn = tail.map(|size| (size, Instant::now()));
+            }
+            if torn.is_some_and(|(_, since)| since.elapsed() > TORN_AFTER) && self.commits_in_background() {
+                torn = None;
+                hold(&self.queue).mend = true;
+                self.queue_bell.notify_one();
+            }
+        }
+    }
+
+    /// Something was appended that is not durable yet.
+    pub(super) fn dirtied(&self) {
+        if self.store.syncs_appends() {
+            return;
+        }
+        let mut syncs = hold(&self.syncs);
+        if syncs.dirty.is_none() {
+            syncs.dirty = Some(Instant::now());
+            self.sync_bell.notify_one();
+        }
+    }
+
+    /// Makes every acknowledged change durable.
+    pub(super) fn sync(&self, done: Synced) {
+        let mut syncs = hold(&self.syncs);
+        if self.commits_in_background() && !syncs.closing {
+            syncs.waiting.push(done);
+            self.sync_bell.notify_one();
+        } else {
+            syncs.dirty = None;
+            drop(syncs);
+            let result = self.store.sync().map_err(CacheError::from);
+            guarded("a callback", || done(result));
+        }
+    }
+
+    fn sync_always(&self) {
+        loop {
+            let mut syncs = hold(&self.syncs);
+            loop {
+                let now = Instant::now();
+                let due = syncs.dirty.map(|dirty| dirty + SYNC_AFTER);
+                if !syncs.waiting.is_empty() || syncs.closing || due.is_some_and(|due| due <= now) {
+                    break;
+                }
+                let timeout = due.map_or(Duration::from_secs(3600), |due| due - now);
+                syncs = self.sync_bell.wait_timeout(syncs, timeout).unwrap_or_else(PoisonError::into_inner).0;
+            }
+            let waiting = std::mem::take(&mut syncs.waiting);
+            let closing = syncs.closing;
+            let dirty = syncs.dirty.take().is_some();
+            drop(syncs);
+            if dirty || !waiting.is_empty() {
+                let result = self.store.sync().map_err(Arc::new);
+                for done in waiting {
+                    let result = result.as_ref().map(|&()| ()).map_err(|e| CacheError::Store(Arc::clone(e)));
+                    guarded("a callback", || done(result));
+                }
+            }
+            if closing {
+                return;
+            }
+        }
+    }
+
+    /// Ends everything.
+    pub(super) fn close(&self, threads: Vec<JoinHandle<()>>) -> Result<(), CacheError> {
+        hold(&self.queue).closing = true;
+        self.queue_bell.notify_all();
+        self.closing.store(true, Ordering::Release);
+        self.store.wake();
+        let end = Instant::now() + GRACE;
+        let mut left: Vec<_> = threads;
+        // A callback may close the cache, on one of these very threads.
+        left.retain(|thread| thread.thread().id() != std::thread::current().id());
+        let mut told = false;
+        while !left.is_empty() {
+            let syncer_alone = left.iter().all(|thread| thread.thread().name() == Some("cachedirfs-sync"));
+            if syncer_alone && !std::mem::replace(&mut told, true) {
+                // Last, so that it syncs what was committed last.
+                hold(&self.syncs).closing = true;
+                self.sync_bell.notify_all();
+            }
+            left.retain(|thread| !thread.is_finished());
+            let now = Instant::now();
+            if now > end {
+                // Whoever holds the lock does not give it up.
+                self.store.abandon();
+                if now > end + GRACE {
+                    log::error!(
+                        "{}: the file system does not answer; what waits for it is given up",
+                        self.path
+                    );
+                    break;
+                }
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let mut syncs = hold(&self.syncs);
+        syncs.closing = true;
+        let dirty = syncs.dirty.take().is_some();
+        drop(syncs);
+        if dirty {
+            self.store.sync()?;
+        } else if self.store.is_poisoned() {
+            return Err(crate::store::StoreError::Poisoned.into());
+        }
+        Ok(())
+    }
+}
