@@ -19,7 +19,7 @@ impl Fixture {
     /// Runs a script in the mount with `$OUT` as a place outside.
     #[track_caller]
     fn sh(&self, script: &str) -> String {
-        self.mount.sh(&format!("OUT='{}'; export HOME=$OUT\n{script}", self.outside.path().display())).ok()
+        self.mount.sh(&format!("OUT='{}'; export HOME=$OUT; VIM=$(command -v vim || command -v vim.tiny)\n{script}", self.outside.path().display())).ok()
     }
 
     /// The attributes of the only entry that has `copy` as a directory below `new/`.
@@ -153,8 +153,8 @@ fn sed_and_editors_change_attributes_and_contents() {
         f.sh("printf '%s\\n' 's/adam/sgd/' w q | ed -s entries/e1/.attrs/opt.name");
         assert_eq!(read(f.cache.join("e1/out.txt")), "first line\ntwo 1\n");
         assert_eq!(f.cache.entry("e1")["opt"]["name"], "sgd");
-        f.sh("vim -es -u NONE -N -n '+%s/two/three/' '+wq' entries/e1/out.txt < /dev/null");
-        f.sh("vim -es -u NONE -N -n '+%s/sgd/lion/' '+wq' entries/e1/.attrs/opt.name < /dev/null");
+        f.sh("$VIM -es -u NONE -N -n '+%s/two/three/' '+wq' entries/e1/out.txt < /dev/null");
+        f.sh("$VIM -es -u NONE -N -n '+%s/sgd/lion/' '+wq' entries/e1/.attrs/opt.name < /dev/null");
         assert_eq!(read(f.cache.join("e1/out.txt")), "first line\nthree 1\n");
         assert_eq!(f.cache.entry("e1")["opt"]["name"], "lion");
         assert_eq!(ls(f.mount.join("entries/e1/.attrs")), ["lr", "model", "n", "opt.name", "tags"]);

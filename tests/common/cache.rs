@@ -57,11 +57,10 @@ impl Cache {
         self.path.join(path)
     }
 
-    /// A record of the first dialect.
+    /// A record of the first dialect; `attrs` are members, without the braces.
     pub fn record(&self, id: &str, time: f64, attrs: &str) -> String {
-        let inner = attrs.trim().trim_start_matches('{').trim_end_matches('}').trim();
-        let comma = if inner.is_empty() { "" } else { ", " };
-        format!(r#"{{"_id": "{}/{id}", {inner}{comma}"_timestamp": {time:?}}}"#, self.path.display())
+        let comma = if attrs.is_empty() { "" } else { ", " };
+        format!(r#"{{"_id": "{}/{id}", {attrs}{comma}"_timestamp": {time:?}}}"#, self.path.display())
     }
 
     /// Makes the entry's directory and appends its record as the Python writer does.
