@@ -17,10 +17,22 @@ use serde_json::{Value, json};
 fn sweep() -> Cache {
     let cache = Cache::new();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
-    cache.add("e1", 1_600_000_000.0, r#""lr": 0.1, "model": "resnet18", "loss": 0.5, "tags": ["best", "old"], "opt": {"name": "adam"}"#);
+    cache.add(
+        "e1",
+        1_600_000_000.0,
+        r#""lr": 0.1, "model": "resnet18", "loss": 0.5, "tags": ["best", "old"], "opt": {"name": "adam"}"#,
+    );
     cache.add("e2", 1_700_000_000.5, r#""lr": 0.01, "model": "vit-b/16", "loss": 0.25, "tags": [], "n": 10"#);
-    cache.add("e3", now - 3600.0, r#""lr": 0.1, "model": "vit-l", "loss": "nan", "n": 9, "error": "oom, again""#);
-    cache.add("e4", now - 10.0, r#""lr": 1e-05, "model": "VIT", "loss": NaN, "n": "x", "opt": {"name": "sgd"}"#);
+    cache.add(
+        "e3",
+        now - 3600.0,
+        r#""lr": 0.1, "model": "vit-l", "loss": "nan", "n": 9, "error": "oom, again""#,
+    );
+    cache.add(
+        "e4",
+        now - 10.0,
+        r#""lr": 1e-05, "model": "VIT", "loss": NaN, "n": "x", "opt": {"name": "sgd"}"#,
+    );
     cache
 }
 
@@ -80,7 +92,20 @@ fn a_syntax_error_is_einval_and_costs_nothing() {
     let mount = cache.mount();
     let deep = format!("{}lr=1{}", "(".repeat(120), ")".repeat(120));
     let nots = format!("{}lr=1", "not ".repeat(60));
-    for bad in ["lr <", "lr < 0.1 and", "and", "(", ")", "lr = 1)", "has(", "has()", "lr in ()", "lr ! 1", "lr 1", deep.as_str()] {
+    for bad in [
+        "lr <",
+        "lr < 0.1 and",
+        "and",
+        "(",
+        ")",
+        "lr = 1)",
+        "has(",
+        "has()",
+        "lr in ()",
+        "lr ! 1",
+        "lr 1",
+        deep.as_str(),
+    ] {
         let path = mount.join("where").join(bad);
         assert_eq!(errno(fs::symlink_metadata(&path)), libc::EINVAL, "{bad}");
         assert_eq!(errno(fs::read_dir(&path)), libc::EINVAL, "{bad}");
@@ -93,9 +118,21 @@ fn a_syntax_error_is_einval_and_costs_nothing() {
 #[test]
 fn order_is_by_value_and_numbered() {
     let cache = Cache::new();
-    let values = ["null", "false", "true", "-1", "0.5", "2", "10", "1e3", "NaN", "\"\"", "\"10\"", "\"A\"", "\"a\"", "\"é\"", "\"日\"", "\"😀\"", "[1]"];
-    let mut lines: Vec<_> =
-        values.iter().enumerate().map(|(n, v)| cache.record(&format!("e{n:02}"), f64::from(100 - i32::try_from(n).unwrap()), &format!(r#""v": {v}"#))).collect();
+    let values = [
+        "null", "false", "true", "-1", "0.5", "2", "10", "1e3", "NaN", "\"\"", "\"10\"", "\"A\"", "\"a\"",
+        "\"é\"", "\"日\"", "\"😀\"", "[1]",
+    ];
+    let mut lines: Vec<_> = values
+        .iter()
+        .enumerate()
+        .map(|(n, v)| {
+            cache.record(
+                &format!("e{n:02}"),
+                f64::from(100 - i32::try_from(n).unwrap()),
+                &format!(r#""v": {v}"#),
+            )
+        })
+        .collect();
     lines.reverse();
     lines.push(cache.record("without", 1.0, r#""w": 1"#));
     cache.append(&lines);
@@ -108,7 +145,11 @@ fn order_is_by_value_and_numbered() {
     let reversed: Vec<_> = expected.iter().rev().cloned().collect();
     assert_eq!(ids("sort/-v"), reversed);
     let names = ls(mount.join("sort/v"));
-    assert!(names.iter().all(|name| name.split_once('-').unwrap().0.len() == names[0].split_once('-').unwrap().0.len()));
+    assert!(
+        names
+            .iter()
+            .all(|name| name.split_once('-').unwrap().0.len() == names[0].split_once('-').unwrap().0.len())
+    );
     assert!(names[0].split_once('-').unwrap().0.len() >= 6, "{names:?}");
     assert_eq!(target(mount.join("sort/v").join(&names[3])), Path::new("../../entries/e03"));
     assert_eq!(ls(mount.join("sort")), ["v", "w"]);
@@ -170,7 +211,17 @@ print(json.dumps(rows))
     let rows: Vec<serde_json::Map<String, Value>> = serde_json::from_str(&rows).unwrap();
     assert_eq!(rows.len(), 5);
     let row = rows.iter().find(|row| row["_id"] == "e5").unwrap();
-    for (column, cell) in [("model", "=1+1, \"quoted\"\nline"), ("x", "0.30000000000000004"), ("lr", "-1"), ("é", "ü"), ("b", "true"), ("z", "null"), ("e", ""), ("opt.name", ""), ("_timestamp", "5.0")] {
+    for (column, cell) in [
+        ("model", "=1+1, \"quoted\"\nline"),
+        ("x", "0.30000000000000004"),
+        ("lr", "-1"),
+        ("é", "ü"),
+        ("b", "true"),
+        ("z", "null"),
+        ("e", ""),
+        ("opt.name", ""),
+        ("_timestamp", "5.0"),
+    ] {
         assert_eq!(row[column], cell, "{column}");
     }
     let lines: BTreeSet<_> = read(mount.join("table.jsonl")).lines().map(str::to_owned).collect();
@@ -273,7 +324,8 @@ fn the_trash_takes_gives_back_and_removes() {
 fn a_listing_is_whole_whatever_others_do() {
     const STABLE: usize = 3000;
     let cache = Cache::new();
-    let mut lines: Vec<_> = (0..STABLE).map(|n| cache.record(&format!("stable{n:05}"), 1.0, r#""k": 1"#)).collect();
+    let mut lines: Vec<_> =
+        (0..STABLE).map(|n| cache.record(&format!("stable{n:05}"), 1.0, r#""k": 1"#)).collect();
     lines.extend((0..300).map(|n| cache.record(&format!("going{n:05}"), 1.0, r#""k": 1"#)));
     cache.append(&lines);
     let mount = cache.mount_with("refresh=0.1");
@@ -303,10 +355,17 @@ fn a_listing_is_whole_whatever_others_do() {
         while std::time::Instant::now() < deadline {
             for view in ["by-attr/k/1", "entries", "where/has(k)", "sort/k"] {
                 let names = ls(mount.join(view));
-                let ids: Vec<_> = names.iter().map(|name| if view == "sort/k" { name.split_once('-').unwrap().1 } else { name }).collect();
+                let ids: Vec<_> = names
+                    .iter()
+                    .map(|name| if view == "sort/k" { name.split_once('-').unwrap().1 } else { name })
+                    .collect();
                 let set: BTreeSet<_> = ids.iter().copied().collect();
                 assert_eq!(set.len(), ids.len(), "a duplicate in {view}");
-                assert_eq!(set.iter().filter(|id| id.starts_with("stable")).count(), STABLE, "missing in {view}");
+                assert_eq!(
+                    set.iter().filter(|id| id.starts_with("stable")).count(),
+                    STABLE,
+                    "missing in {view}"
+                );
             }
             let rows = read(mount.join("by-attr/k/1/table.jsonl"));
             assert_eq!(rows.lines().filter(|line| line.contains("/stable")).count(), STABLE);
@@ -355,7 +414,11 @@ fn bash_and_python_ask_the_questions_of_the_readme() {
     for (question, answer) in questions(&mount) {
         let got = mount.sh(&question).ok();
         // The width of the ordinal is the set's own affair.
-        assert_eq!(got.trim_start_matches('0').trim_start_matches("1-"), answer.trim_start_matches('0'), "{question}");
+        assert_eq!(
+            got.trim_start_matches('0').trim_start_matches("1-"),
+            answer.trim_start_matches('0'),
+            "{question}"
+        );
     }
     let script = r#"
 import csv, json, sys
@@ -388,7 +451,8 @@ if (fs.readdirSync(process.argv[1] + "/where/has(error)").join() != "e3") proces
         run(Command::new("node").args(["-e", node]).arg(mount.path())).ok();
     }
     if Command::new("Rscript").arg("--version").output().is_ok_and(|out| out.status.success()) {
-        let r = format!("stopifnot(nrow(read.csv('{}/by-attr/lr/0.1/table.csv')) == 3)", mount.path().display());
+        let r =
+            format!("stopifnot(nrow(read.csv('{}/by-attr/lr/0.1/table.csv')) == 3)", mount.path().display());
         run(Command::new("Rscript").args(["-e", &r])).ok();
     }
     mount.stop();

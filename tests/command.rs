@@ -103,7 +103,10 @@ fn entries_are_made_found_changed_and_removed_without_a_mount() {
     assert!(made.contains(cache.join(&id).to_str().unwrap()), "the id and the path: {made}");
     assert!(cache.join(&id).is_dir());
     let entry = cache.entry(&id);
-    assert_eq!((&entry["lr"], &entry["opt"], &entry["tags"]), (&0.5.into(), &serde_json::json!({"name": "adam"}), &serde_json::json!(["a"])));
+    assert_eq!(
+        (&entry["lr"], &entry["opt"], &entry["tags"]),
+        (&0.5.into(), &serde_json::json!({"name": "adam"}), &serde_json::json!(["a"]))
+    );
 
     let find = |args: &[&str]| {
         let mut all = vec!["find"];
@@ -165,7 +168,9 @@ fn tables_values_schema_and_differences() {
 #[test]
 fn a_syntax_error_points_at_the_column() {
     let cache = sweep();
-    for (expression, column) in [("lr < ", 6), ("lr < 0.1 and and", 14), ("(lr < 1", 8), ("has(", 5), ("lr ! 3", 4)] {
+    for (expression, column) in
+        [("lr < ", 6), ("lr < 0.1 and and", 14), ("(lr < 1", 8), ("has(", 5), ("lr ! 3", 4)]
+    {
         let message = cache.command(&["find", expression]).fails();
         assert!(message.contains(&column.to_string()), "{expression}: {message}");
         assert!(message.contains("expected"), "{expression}: {message}");
@@ -211,7 +216,9 @@ fn a_mount_follows_the_command_line_and_a_compaction() {
     let mount = cache.mount();
     let soon = Duration::from_secs(3);
     cache.command(&["set", "e1", "status=done"]).ok();
-    poll("the change is seen", soon, || fs::exists(mount.join("by-attr/status/done/e1")).unwrap().then_some(()));
+    poll("the change is seen", soon, || {
+        fs::exists(mount.join("by-attr/status/done/e1")).unwrap().then_some(())
+    });
     cache.command(&["rm", "e3"]).ok();
     poll("the deletion is seen", soon, || (ls(mount.join("entries")) == ["e1", "e2"]).then_some(()));
     cache.command(&["compact"]).ok();
@@ -220,7 +227,10 @@ fn a_mount_follows_the_command_line_and_a_compaction() {
     assert_eq!(mount.get("e1", "status"), "done");
     assert_eq!(cache.entries().len(), 2);
     // From inside the mount, it finds its cache.
-    let id = run(Command::new(binary()).args(["find", "--format", "ids", "k=1"]).current_dir(mount.join("entries/e1"))).ok();
+    let id = run(Command::new(binary())
+        .args(["find", "--format", "ids", "k=1"])
+        .current_dir(mount.join("entries/e1")))
+    .ok();
     assert_eq!(id, "e2\n");
     mount.stop();
 }
@@ -252,9 +262,14 @@ fn memo_runs_once_and_reports_the_winner() {
 #[test]
 fn a_memo_whose_winner_was_killed_is_taken_over() {
     let cache = Cache::new();
-    let mut first = start(
-        Command::new(binary()).arg("-C").arg(cache.path()).args(["memo", "k=1", "--", "sh", "-c", "touch started; exec sleep 1000"]),
-    );
+    let mut first = start(Command::new(binary()).arg("-C").arg(cache.path()).args([
+        "memo",
+        "k=1",
+        "--",
+        "sh",
+        "-c",
+        "touch started; exec sleep 1000",
+    ]));
     poll("the first one runs", Duration::from_secs(10), || {
         cache.entries().first().is_some_and(|(id, _)| cache.join(id).join("started").exists()).then_some(())
     });

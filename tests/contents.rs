@@ -425,9 +425,7 @@ fn attributes_of_an_entry_are_extended_attributes() {
     }
     assert_eq!(errno(xattr::set(&entry, "user.x", b"\xff")), libc::EILSEQ);
     assert_eq!(errno(xattr::set(&entry, OsStr::from_bytes(b"user.\xff"), b"1")), libc::EILSEQ);
-    let flags = |flags| {
-        rustix::fs::setxattr(&entry, "user.k", b"9", flags).map_err(std::io::Error::from)
-    };
+    let flags = |flags| rustix::fs::setxattr(&entry, "user.k", b"9", flags).map_err(std::io::Error::from);
     assert_eq!(errno(flags(rustix::fs::XattrFlags::CREATE)), libc::EEXIST);
     flags(rustix::fs::XattrFlags::REPLACE).unwrap();
     assert_eq!(get("user.k").as_deref(), Some("9"));
@@ -442,7 +440,10 @@ fn statfs_is_that_of_the_cache() {
     let Fixture { mount, entry, cache, .. } = fixture();
     let seen = rustix::fs::statvfs(&entry).unwrap();
     let there = rustix::fs::statvfs(cache.path()).unwrap();
-    assert_eq!((seen.f_blocks * seen.f_frsize, seen.f_namemax), (there.f_blocks * there.f_frsize, there.f_namemax));
+    assert_eq!(
+        (seen.f_blocks * seen.f_frsize, seen.f_namemax),
+        (there.f_blocks * there.f_frsize, there.f_namemax)
+    );
     assert_eq!(rustix::fs::statvfs(mount.path()).unwrap().f_blocks, seen.f_blocks);
     mount.stop();
 }
@@ -484,7 +485,9 @@ fn attribute_files_are_set_at_close_and_renamed_like_files() {
     assert_eq!(cache.entry(&id)["text"], "abc\nd");
     mount.sh(&format!("cd '{}'; : > text", attrs.display())).ok();
     assert_eq!(cache.entry(&id)["text"], "");
-    mount.sh(&format!("cd '{}'; echo 0.10 > lr; mv lr rate; echo 7 > old; mv rate old", attrs.display())).ok();
+    mount
+        .sh(&format!("cd '{}'; echo 0.10 > lr; mv lr rate; echo 7 > old; mv rate old", attrs.display()))
+        .ok();
     assert_eq!(cache.entry(&id)["old"].to_string(), "0.1");
     assert!(cache.log().lines().last().unwrap().contains(r#""old": 0.10"#), "the token is kept");
     assert!(!cache.entry(&id).contains_key("lr") && !cache.entry(&id).contains_key("rate"));
@@ -577,7 +580,10 @@ fn an_entry_is_deleted_by_rm_and_new_is_the_entry() {
     assert_eq!(mount.id(&mount.join("new/k=1")), id);
     let (one, other) = (fs::metadata(mount.join("new/k=1")).unwrap(), fs::metadata(&entry).unwrap());
     assert_ne!(one.ino(), other.ino(), "no two paths share the node of a directory");
-    assert_eq!(fs::metadata(mount.join("new/k=1/f")).unwrap().ino(), fs::metadata(entry.join("f")).unwrap().ino());
+    assert_eq!(
+        fs::metadata(mount.join("new/k=1/f")).unwrap().ino(),
+        fs::metadata(entry.join("f")).unwrap().ino()
+    );
     assert_eq!(errno(fs::create_dir(mount.join("new/k=1"))), libc::EEXIST);
     for bad in ["a=1,,b", "=3", "a=1,b"] {
         assert_eq!(errno(fs::create_dir(mount.join("new").join(bad))), libc::EINVAL, "{bad}");
@@ -612,7 +618,8 @@ fn other_users_are_checked_and_own_what_they_make() {
     let mount = cache.mount_with("allow_other");
     let root = mount.make("owner=root");
     fs::write(mount.join("entries").join(&root).join("secret"), "x").unwrap();
-    fs::set_permissions(mount.join("entries").join(&root).join("secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(mount.join("entries").join(&root).join("secret"), fs::Permissions::from_mode(0o600))
+        .unwrap();
     let sh = |script: &str| {
         let script = format!("cd '{}'\n{script}", mount.path().display());
         run(&mut user.wrap(&common::bash(Path::new("/"), &script)))
@@ -623,7 +630,9 @@ fn other_users_are_checked_and_own_what_they_make() {
         assert_eq!(fs::metadata(&path).unwrap().uid(), user.uid(), "{}", path.display());
     }
     sh(&format!("echo 1 > entries/{id}/.attrs/n")).ok();
-    for refused in ["cat entries/ID/secret", "echo > entries/ID/f", "echo 1 > entries/ID/.attrs/n", "rm -r entries/ID"] {
+    for refused in
+        ["cat entries/ID/secret", "echo > entries/ID/f", "echo 1 > entries/ID/.attrs/n", "rm -r entries/ID"]
+    {
         let complaint = sh(&refused.replace("ID", &root)).fails();
         assert!(
             complaint.contains("Permission denied") || complaint.contains("not permitted"),

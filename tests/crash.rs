@@ -31,7 +31,8 @@ fn work(mount: &Path, worker: usize, told: &mut Told, random: &mut Random, stop:
     told.doubt = None;
     told.making = None;
     while !stop.load(Ordering::Relaxed) {
-        let live: Vec<_> = told.entries.iter().filter(|(_, n)| n.is_some()).map(|(id, _)| id.clone()).collect();
+        let live: Vec<_> =
+            told.entries.iter().filter(|(_, n)| n.is_some()).map(|(id, _)| id.clone()).collect();
         let choice = random.below(10);
         let n = told.next;
         told.next += 1;
@@ -123,7 +124,9 @@ fn kill_at_any_moment_loses_nothing_that_was_acknowledged() {
             while Instant::now() < deadline {
                 foreign += 1;
                 cache.append(&[cache.record(&format!("foreign{foreign}"), 1.0, r#""foreign": true"#)]);
-                std::thread::sleep(Duration::from_millis(7).min(deadline.saturating_duration_since(Instant::now())));
+                std::thread::sleep(
+                    Duration::from_millis(7).min(deadline.saturating_duration_since(Instant::now())),
+                );
             }
             mount.kill_daemon();
             stop.store(true, Ordering::Relaxed);
@@ -221,7 +224,9 @@ fn a_torn_tail_is_not_shown_and_mended_by_the_first_change_through_the_mount() {
     // One whose newline alone is missing is a record.
     cache.append_bytes(cache.record("e4", 4.0, r#""k": 4"#).as_bytes());
     mount.set("e1", "k", "5");
-    poll("it is there", Duration::from_secs(3), || fs::exists(mount.join("by-attr/k/4/e4")).unwrap().then_some(()));
+    poll("it is there", Duration::from_secs(3), || {
+        fs::exists(mount.join("by-attr/k/4/e4")).unwrap().then_some(())
+    });
     assert_eq!(cache.entries().len(), 3);
     mount.stop();
 }
@@ -251,7 +256,9 @@ fn a_compaction_that_is_killed_leaves_the_old_log_or_the_new() {
     let mut random = Random(seed);
     let cache = Cache::new();
     let lines: Vec<_> = (0..4000)
-        .map(|n| cache.record(&format!("e{}", n % 500), 1.0, &format!(r#""n": {n}, "s": "{}""#, "x".repeat(200))))
+        .map(|n| {
+            cache.record(&format!("e{}", n % 500), 1.0, &format!(r#""n": {n}, "s": "{}""#, "x".repeat(200)))
+        })
         .collect();
     cache.append(&lines);
     let bytes = cache.log_bytes();
@@ -271,6 +278,7 @@ fn a_compaction_that_is_killed_leaves_the_old_log_or_the_new() {
     assert_eq!(cache.log().lines().count(), 500);
     // What the killed ones left behind is found.
     cache.command(&["check", "--repair"]);
-    let left: Vec<_> = ls(cache.path()).into_iter().filter(|name| !["_entries", "_lock"].contains(&&**name)).collect();
+    let left: Vec<_> =
+        ls(cache.path()).into_iter().filter(|name| !["_entries", "_lock"].contains(&&**name)).collect();
     assert_eq!(left, [""; 0], "left behind");
 }

@@ -56,7 +56,11 @@ fn a_full_disk_is_enospc_and_nothing_is_lost() {
     assert!(before.ends_with('\n'), "no half record is left");
     let present = cache.entry(&first)["big"].clone();
     let shown = mount.get(&first, "big");
-    assert_eq!(present.as_str().map_or_else(|| present.to_string(), str::to_owned), shown, "what is shown is what is recorded");
+    assert_eq!(
+        present.as_str().map_or_else(|| present.to_string(), str::to_owned),
+        shown,
+        "what is shown is what is recorded"
+    );
     let many = format!("k=2,big={}", "y".repeat(200));
     for _ in 0..5 {
         // A directory without a record must not stay behind.
@@ -66,8 +70,10 @@ fn a_full_disk_is_enospc_and_nothing_is_lost() {
     }
     let entries = cache.entries().len();
     assert_eq!(ls(mount.join("entries")).len(), entries);
-    let directories =
-        fs::read_dir(cache.path()).unwrap().filter(|e| e.as_ref().unwrap().file_type().unwrap().is_dir()).count();
+    let directories = fs::read_dir(cache.path())
+        .unwrap()
+        .filter(|e| e.as_ref().unwrap().file_type().unwrap().is_dir())
+        .count();
     assert_eq!(directories, entries, "as many directories as entries");
 
     // Room again: everything goes on.
@@ -159,7 +165,8 @@ fn a_read_only_file_system_is_served_read_only() {
     cache.add("e1", 1.0, r#""k": 1"#);
     run(Command::new("mount").args(["-o", "remount,ro"]).arg(cache.path())).ok();
     let point = common::scratch();
-    let message = run(Command::new(binary()).arg("mount").arg(cache.path()).arg(point.path()).arg("-f")).fails();
+    let message =
+        run(Command::new(binary()).arg("mount").arg(cache.path()).arg(point.path()).arg("-f")).fails();
     assert!(message.contains("-o ro"), "{message}");
     let mount = cache.mount_with("ro");
     assert_eq!(ls(mount.join("by-attr/k/1")), ["e1"]);
@@ -211,7 +218,9 @@ fn an_entry_whose_directory_vanishes_is_shown_with_empty_contents() {
     // One that vanishes while it is in use.
     assert_eq!(ls(mount.join("entries/e1")), ["out"]);
     fs::remove_dir_all(cache.join("e1")).unwrap();
-    soon("it is seen to be empty", || fs::read_dir(mount.join("entries/e1")).is_ok_and(|names| names.count() == 0));
+    soon("it is seen to be empty", || {
+        fs::read_dir(mount.join("entries/e1")).is_ok_and(|names| names.count() == 0)
+    });
     soon("it can be written again", || fs::write(mount.join("entries/e1/out"), "again").is_ok());
     assert_eq!(read(cache.join("e1/out")), "again");
     assert_eq!(mount.get("e1", "k"), "1");

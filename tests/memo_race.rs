@@ -78,7 +78,17 @@ fn the_command_runs_once_among_many_and_the_others_wait() {
     let all: Vec<_> = (0..6)
         .map(|_| {
             let mut command = Command::new(binary());
-            command.arg("-C").arg(cache.path()).args(["memo", "k=1", "--wait", "--timeout", "60", "--", "sh", "-c", script]);
+            command.arg("-C").arg(cache.path()).args([
+                "memo",
+                "k=1",
+                "--wait",
+                "--timeout",
+                "60",
+                "--",
+                "sh",
+                "-c",
+                script,
+            ]);
             start(&mut command)
         })
         .collect();
@@ -96,7 +106,17 @@ fn a_killed_winner_is_taken_over_by_one_of_many() {
     let cache = Cache::new();
     let command = |script: &str| {
         let mut command = Command::new(binary());
-        command.arg("-C").arg(cache.path()).args(["memo", "k=1", "--wait", "--timeout", "60", "--", "sh", "-c", script]);
+        command.arg("-C").arg(cache.path()).args([
+            "memo",
+            "k=1",
+            "--wait",
+            "--timeout",
+            "60",
+            "--",
+            "sh",
+            "-c",
+            script,
+        ]);
         command
     };
     let mut winner = start(&mut command("touch started; exec sleep 1000"));

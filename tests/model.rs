@@ -11,10 +11,24 @@ use common::{Cache, Mount, Random, errno, ls, read, seed};
 
 const KEYS: &[&str] = &["lr", "model", "opt.name", "opt.beta", "tags", "note"];
 /// Text forms, each the one spelling.
-const VALUES: &[&str] =
-    &["0.1", "1e-05", "1", "\"1\"", "true", "null", "resnet18", "vit b/16", "", "[\"a\",\"b\"]", "[]", "x.y", "%"];
+const VALUES: &[&str] = &[
+    "0.1",
+    "1e-05",
+    "1",
+    "\"1\"",
+    "true",
+    "null",
+    "resnet18",
+    "vit b/16",
+    "",
+    "[\"a\",\"b\"]",
+    "[]",
+    "x.y",
+    "%",
+];
 /// Other spellings, written as such: `(written, value)`.
-const SPELLINGS: &[(&str, &str)] = &[("0.10", "0.1"), ("1.0", "1"), ("[\"a\", \"b\"]", "[\"a\",\"b\"]"), ("\"x.y\"", "x.y")];
+const SPELLINGS: &[(&str, &str)] =
+    &[("0.10", "0.1"), ("1.0", "1"), ("[\"a\", \"b\"]", "[\"a\",\"b\"]"), ("\"x.y\"", "x.y")];
 
 type Attrs = BTreeMap<String, String>;
 
@@ -85,7 +99,9 @@ impl Model {
             for name in ls(mount.join("by-attr").join(key)) {
                 let ids = ls(mount.join("by-attr").join(key).join(&name));
                 match values.get(&name) {
-                    Some(expected) => assert_eq!(ids.into_iter().collect::<BTreeSet<_>>(), *expected, "{key}/{name}"),
+                    Some(expected) => {
+                        assert_eq!(ids.into_iter().collect::<BTreeSet<_>>(), *expected, "{key}/{name}")
+                    }
                     None => assert!(
                         ids.is_empty() && self.empty.contains(&(key.clone(), name.clone())),
                         "by-attr/{key}/{name} should not be there: {ids:?}"
@@ -136,7 +152,8 @@ fn step(model: &mut Model, mount: &Mount, random: &mut Random, n: usize) -> Stri
             };
             match random.below(3) {
                 0 => fs::write(path.join(".attrs").join(&key), &written).unwrap(),
-                1 => xattr::set(&path, format!("user.{key}"), written.trim_end_matches('\n').as_bytes()).unwrap(),
+                1 => xattr::set(&path, format!("user.{key}"), written.trim_end_matches('\n').as_bytes())
+                    .unwrap(),
                 _ => {
                     // A temporary file and a rename, as editors and sed -i do.
                     fs::write(path.join(".attrs/tmp"), &written).unwrap();

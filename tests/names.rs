@@ -99,8 +99,11 @@ const VALUES: &[(&str, &str)] = &[
 #[test]
 fn values_have_one_name_each_that_leads_back() {
     let cache = Cache::new();
-    let lines: Vec<_> =
-        VALUES.iter().enumerate().map(|(n, (value, _))| cache.record(&format!("e{n:02}"), 1.0, &format!(r#""v": {value}"#))).collect();
+    let lines: Vec<_> = VALUES
+        .iter()
+        .enumerate()
+        .map(|(n, (value, _))| cache.record(&format!("e{n:02}"), 1.0, &format!(r#""v": {value}"#)))
+        .collect();
     cache.append(&lines);
     let mount = cache.mount();
     let expected: BTreeSet<_> = VALUES.iter().map(|(_, name)| (*name).to_owned()).collect();
@@ -140,7 +143,11 @@ fn values_that_are_too_long_are_cut_and_found() {
         let (id, value) = long.iter().find(|(id, _)| *id == ids[0]).unwrap();
         let cut = *id != "e6";
         let hash = name.rsplit_once('~').map(|(_, hash)| hash);
-        assert_eq!(hash.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit())), cut, "{name}");
+        assert_eq!(
+            hash.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit())),
+            cut,
+            "{name}"
+        );
         let text = mount.get(id, "v");
         let expected = if *id == "e7" { serde_json::to_string(value).unwrap() } else { value.clone() };
         assert_eq!(text, expected);

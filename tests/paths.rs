@@ -82,7 +82,9 @@ fn wild(pattern: &[char], text: &[char]) -> bool {
     match pattern.split_first() {
         None => text.is_empty(),
         Some(('*', rest)) => (0..=text.len()).any(|skip| wild(rest, &text[skip..])),
-        Some((c, rest)) => text.split_first().is_some_and(|(d, more)| (*c == '?' || c == d) && wild(rest, more)),
+        Some((c, rest)) => {
+            text.split_first().is_some_and(|(d, more)| (*c == '?' || c == d) && wild(rest, more))
+        }
     }
 }
 
@@ -98,11 +100,15 @@ impl Expr {
                 let value = if op.contains(['<', '>']) { random.below(14) } else { value };
                 Self::Compare(key, op, value)
             }
-            3 => Self::Like(key, *random.pick(&["*", "a*", "?", "*c", "a?c", "two*", "*o*", "é", "x*y", "b"])),
+            3 => {
+                Self::Like(key, *random.pick(&["*", "a*", "?", "*c", "a?c", "two*", "*o*", "é", "x*y", "b"]))
+            }
             4 => Self::In(key, (0..=random.below(3)).map(|_| random.below(VALUES.len())).collect()),
             5 if random.below(3) == 0 => Self::Element("list", random.below(14)),
             5 => Self::Has(*random.pick(&["lr", "model", "opt", "opt.name", "list", "none"])),
-            6 | 7 => Self::And(Self::random(random, depth - 1).into(), Self::random(random, depth - 1).into()),
+            6 | 7 => {
+                Self::And(Self::random(random, depth - 1).into(), Self::random(random, depth - 1).into())
+            }
             8 => Self::Or(Self::random(random, depth - 1).into(), Self::random(random, depth - 1).into()),
             _ => Self::Not(Self::random(random, depth - 1).into()),
         }
@@ -253,7 +259,8 @@ fn ask(mount: &Mount, objects: &[(String, Attrs)], random: &mut Random) {
         steps.push(match random.below(4) {
             0 | 1 => Step::Attr(*random.pick(KEYS), random.below(VALUES.len())),
             2 => {
-                let expr = std::iter::repeat_with(|| Expr::random(random, 2)).find(Expr::can_be_spelled).unwrap();
+                let expr =
+                    std::iter::repeat_with(|| Expr::random(random, 2)).find(Expr::can_be_spelled).unwrap();
                 Step::Where(expr)
             }
             _ => Step::Sort(*random.pick(KEYS)),
@@ -334,7 +341,18 @@ fn every_path_gives_the_set_of_a_plain_loop() {
         let objects: Vec<_> = (0..80).map(|n| (format!("e{n:02}"), random_attrs(&mut random))).collect();
         let lines: Vec<_> = objects
             .iter()
-            .map(|(id, attrs)| cache.record(id, 1.0, serde_json::to_string(attrs).unwrap().strip_prefix('{').unwrap().strip_suffix('}').unwrap()))
+            .map(|(id, attrs)| {
+                cache.record(
+                    id,
+                    1.0,
+                    serde_json::to_string(attrs)
+                        .unwrap()
+                        .strip_prefix('{')
+                        .unwrap()
+                        .strip_suffix('}')
+                        .unwrap(),
+                )
+            })
             .collect();
         cache.append(&lines);
         let mount = cache.mount();

@@ -105,9 +105,7 @@ fn python_goes_on_writing_while_it_is_mounted() {
     let cache = Cache::new();
     let mount = Mount::new(cache.path(), &Options::default());
     let writers: Vec<_> = ["path", "name"]
-        .map(|dialect| {
-            start(python_script("writer.py").arg(cache.path()).args(["60", dialect, dialect]))
-        })
+        .map(|dialect| start(python_script("writer.py").arg(cache.path()).args(["60", dialect, dialect])))
         .into();
     for writer in writers {
         writer.finish(Duration::from_secs(60)).ok();
@@ -119,7 +117,14 @@ fn python_goes_on_writing_while_it_is_mounted() {
         (ls(mount.join("by-attr/loss/1")).len() == 2).then_some(())
     });
     compare(&cache, &mount);
-    assert_eq!(read(mount.join("by-attr/writer/name/by-attr/number/7").join(
-        &ls(mount.join("by-attr/writer/name/by-attr/number/7"))[0]).join("out")), "name 7\n");
+    assert_eq!(
+        read(
+            mount
+                .join("by-attr/writer/name/by-attr/number/7")
+                .join(&ls(mount.join("by-attr/writer/name/by-attr/number/7"))[0])
+                .join("out")
+        ),
+        "name 7\n"
+    );
     mount.stop();
 }

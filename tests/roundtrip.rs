@@ -23,8 +23,27 @@ fn string() -> impl Strategy<Value = String> {
         1 => 0xd800_u16..0xe000,
     ];
     let whole = prop::sample::select(vec![
-        "", "0.1", "true", "null", "NaN", "-Infinity", "[1]", "{}", "\"", "\"a\"", " 1 ", "1\n", ".", "..", "1e5",
-        "01", "-", "1.", "a\n", "\n", "😀",
+        "",
+        "0.1",
+        "true",
+        "null",
+        "NaN",
+        "-Infinity",
+        "[1]",
+        "{}",
+        "\"",
+        "\"a\"",
+        " 1 ",
+        "1\n",
+        ".",
+        "..",
+        "1e5",
+        "01",
+        "-",
+        "1.",
+        "a\n",
+        "\n",
+        "😀",
     ]);
     prop_oneof![
         3 => prop::collection::vec(units, 0..12),
@@ -55,8 +74,18 @@ fn number() -> impl Strategy<Value = String> {
         any::<f64>().prop_filter("finite", |x| x.is_finite()).prop_map(|x| format!("{x:?}")),
         "-?[1-9][0-9]{15,60}",
         "-?(0|[1-9][0-9]{0,3})\\.[0-9]{1,4}([eE][+-]?[0-9]{1,2})?",
-        prop::sample::select(vec!["NaN", "Infinity", "-Infinity", "-0.0", "-0", "1e22", "1E400", "0.10", "1e-05"])
-            .prop_map(str::to_owned),
+        prop::sample::select(vec![
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "-0.0",
+            "-0",
+            "1e22",
+            "1E400",
+            "0.10",
+            "1e-05"
+        ])
+        .prop_map(str::to_owned),
     ]
 }
 
@@ -74,7 +103,8 @@ fn json() -> impl Strategy<Value = String> {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..5).prop_map(|items| format!("[{}]", items.join(", "))),
             prop::collection::vec((string(), inner), 0..5).prop_map(|members| {
-                let members: Vec<_> = members.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+                let members: Vec<_> =
+                    members.iter().map(|(name, value)| format!("{name}: {value}")).collect();
                 format!("{{{}}}", members.join(", "))
             }),
         ]
@@ -186,8 +216,11 @@ fn what_is_read_can_be_written_back() {
     let mut runner = TestRunner::new(config);
     let result = runner.run(&prop::collection::vec(json(), 1..30), |values| {
         let cache = Cache::new();
-        let lines: Vec<_> =
-            values.iter().enumerate().map(|(row, value)| record(&cache, row, &format!(r#""v": {value}"#))).collect();
+        let lines: Vec<_> = values
+            .iter()
+            .enumerate()
+            .map(|(row, value)| record(&cache, row, &format!(r#""v": {value}"#)))
+            .collect();
         cache.append(&lines);
         let mount = cache.mount();
         check(&mount, &cache, &values)?;

@@ -19,7 +19,12 @@ impl Fixture {
     /// Runs a script in the mount with `$OUT` as a place outside.
     #[track_caller]
     fn sh(&self, script: &str) -> String {
-        self.mount.sh(&format!("OUT='{}'; export HOME=$OUT; VIM=$(command -v vim || command -v vim.tiny)\n{script}", self.outside.path().display())).ok()
+        self.mount
+            .sh(&format!(
+                "OUT='{}'; export HOME=$OUT; VIM=$(command -v vim || command -v vim.tiny)\n{script}",
+                self.outside.path().display()
+            ))
+            .ok()
     }
 
     /// The attributes of the only entry that has `copy` as a directory below `new/`.
@@ -41,7 +46,11 @@ fn everyone(test: impl Fn(&Fixture)) {
         eprintln!("as {}", if user.is_some() { "an ordinary user" } else { "the caller" });
         let cache = Cache::new();
         let outside = common::scratch();
-        cache.add("e1", 1_700_000_000.25, r#""lr": 0.1, "model": "resnet18", "tags": ["a", "b"], "opt": {"name": "adam"}, "n": "1""#);
+        cache.add(
+            "e1",
+            1_700_000_000.25,
+            r#""lr": 0.1, "model": "resnet18", "tags": ["a", "b"], "opt": {"name": "adam"}, "n": "1""#,
+        );
         fs::create_dir(cache.join("e1/sub")).unwrap();
         fs::write(cache.join("e1/out.txt"), "first line\nneedle 1\n").unwrap();
         fs::write(cache.join("e1/sub/data"), vec![7; 70_000]).unwrap();
@@ -126,7 +135,9 @@ fn find_grep_du_and_tree_end() {
 fn rm_in_a_view_removes_nothing() {
     everyone(|f| {
         let before = f.cache.log();
-        for view in ["by-attr", "by-attr/lr", "by-attr/lr/0.1", "by-attr/lr/0.1/by-attr/model", "sort", "where"] {
+        for view in
+            ["by-attr", "by-attr/lr", "by-attr/lr/0.1", "by-attr/lr/0.1/by-attr/model", "sort", "where"]
+        {
             let complaint = f.mount.sh(&format!("rm -r {view}")).fails();
             assert!(complaint.contains("not permitted"), "{view}: {complaint}");
             let complaint = f.mount.sh(&format!("rm -rf {view}")).fails();
@@ -222,7 +233,10 @@ PYTHON
 fn jq_and_mktemp_and_shell_loops() {
     everyone(|f| {
         assert_eq!(f.sh("jq -r .opt.name entries/*/.attrs.json"), "adam\n");
-        assert_eq!(f.sh("jq -c .tags entries/e1/.attrs.json; jq . entries/e1/.attrs/tags | wc -l"), "[\"a\",\"b\"]\n4\n");
+        assert_eq!(
+            f.sh("jq -c .tags entries/e1/.attrs.json; jq . entries/e1/.attrs/tags | wc -l"),
+            "[\"a\",\"b\"]\n4\n"
+        );
         f.sh("jq -c '.lr = 0.3 | .new = true' entries/e1/.attrs.json > $OUT/j && cat $OUT/j > entries/e1/.attrs.json");
         assert_eq!(f.cache.entry("e1")["lr"].to_string(), "0.3");
         assert_eq!(f.cache.entry("e1")["new"], true);
@@ -241,7 +255,10 @@ fn jq_and_mktemp_and_shell_loops() {
 fn a_copy_of_the_whole_mount_ends_and_is_the_cache() {
     everyone(|f| {
         f.sh("rsync -a --exclude /README ./ $OUT/all/ && diff -r entries $OUT/all/entries");
-        assert_eq!(common::target(f.outside.path().join("all/by-attr/lr/0.1/e1")), Path::new("../../../entries/e1"));
+        assert_eq!(
+            common::target(f.outside.path().join("all/by-attr/lr/0.1/e1")),
+            Path::new("../../../entries/e1")
+        );
         f.sh("cp -a by-attr $OUT/by-attr && tar -cf $OUT/all.tar .");
     });
 }

@@ -13,8 +13,16 @@ use common::{Cache, errno, ls, poll, read, target};
 /// Four runs of a small sweep.
 fn sweep() -> Cache {
     let cache = Cache::new();
-    cache.add("e1", 100.0, r#""lr": 0.1, "model": "resnet18", "tags": ["best", "old"], "opt": {"name": "adam"}"#);
-    cache.add("e2", 300.5, r#""lr": 0.1, "model": "vit", "tags": ["old"], "opt": {"name": "sgd", "beta": 0.9}"#);
+    cache.add(
+        "e1",
+        100.0,
+        r#""lr": 0.1, "model": "resnet18", "tags": ["best", "old"], "opt": {"name": "adam"}"#,
+    );
+    cache.add(
+        "e2",
+        300.5,
+        r#""lr": 0.1, "model": "vit", "tags": ["old"], "opt": {"name": "sgd", "beta": 0.9}"#,
+    );
     cache.add("e3", 200.0, r#""lr": 1e-05, "model": "resnet18", "status": "running""#);
     cache.add("e4", 400.0, r#""lr": "0.1", "model": "vit", "status": "running""#);
     cache
@@ -141,7 +149,9 @@ fn what_is_not_there_is_enoent_and_what_is_not_text_eilseq() {
     ] {
         assert_eq!(errno(fs::symlink_metadata(mount.join(nothing))), libc::ENOENT, "{nothing}");
     }
-    for path in [&b"by-attr/\xff"[..], b"by-attr/lr/\xff", b"by-attr/lr/0.1/\xff", b"entries/\xff", b"new/\xff"] {
+    for path in
+        [&b"by-attr/\xff"[..], b"by-attr/lr/\xff", b"by-attr/lr/0.1/\xff", b"entries/\xff", b"new/\xff"]
+    {
         let found = errno(fs::symlink_metadata(mount.join(std::ffi::OsStr::from_bytes(path))));
         assert!([libc::ENOENT, libc::EILSEQ].contains(&found), "{path:?}: {found}");
     }
@@ -190,7 +200,10 @@ fn moving_and_linking_between_values_sets_the_attribute() {
     let cache = sweep();
     let mount = cache.mount();
     let at = |path: &str| mount.join(path);
-    assert_eq!(errno(fs::rename(at("by-attr/status/running/e3"), at("by-attr/status/done/e3"))), libc::ENOENT);
+    assert_eq!(
+        errno(fs::rename(at("by-attr/status/running/e3"), at("by-attr/status/done/e3"))),
+        libc::ENOENT
+    );
     fs::create_dir(at("by-attr/status/done")).unwrap();
     assert_eq!(ls(at("by-attr/status")), ["done", "running"]);
     assert_eq!(ls(at("by-attr/status/done")), [""; 0]);
@@ -219,9 +232,7 @@ fn moving_and_linking_between_values_sets_the_attribute() {
 
     // Below a set too: the other attributes stay.
     fs::create_dir(at("by-attr/model/vit/by-attr/status/late")).unwrap();
-    mount
-        .sh("mv by-attr/model/vit/by-attr/status/done/e4 by-attr/model/vit/by-attr/status/late/")
-        .ok();
+    mount.sh("mv by-attr/model/vit/by-attr/status/done/e4 by-attr/model/vit/by-attr/status/late/").ok();
     assert_eq!(cache.entry("e4")["status"], "late");
     assert_eq!(cache.entry("e4")["model"], "vit");
     mount.stop();
@@ -308,7 +319,9 @@ fn changes_made_by_others_are_seen_soon() {
     assert!(!fs::exists(mount.join("by-attr/fresh")).unwrap());
     cache.add("e5", 500.0, r#""lr": 0.1, "fresh": 1"#);
     let soon = Duration::from_secs(3);
-    poll("a new entry is listed", soon, || (ls(mount.join("by-attr/lr/0.1")) == ["e1", "e2", "e5"]).then_some(()));
+    poll("a new entry is listed", soon, || {
+        (ls(mount.join("by-attr/lr/0.1")) == ["e1", "e2", "e5"]).then_some(())
+    });
     poll("it is found", soon, || fs::exists(mount.join("by-attr/lr/0.1/e5")).unwrap().then_some(()));
     poll("its key is found", soon, || fs::exists(mount.join("by-attr/fresh/1/e5")).unwrap().then_some(()));
     cache.append(&[cache.record("e5", 500.0, r#""lr": 0.2"#)]);
@@ -321,8 +334,9 @@ fn changes_made_by_others_are_seen_soon() {
 #[test]
 fn bulk_moves_of_thousands() {
     let cache = Cache::new();
-    let lines: Vec<_> =
-        (0..2000).map(|n| cache.record(&format!("e{n:05}"), f64::from(n), r#""status": "running""#)).collect();
+    let lines: Vec<_> = (0..2000)
+        .map(|n| cache.record(&format!("e{n:05}"), f64::from(n), r#""status": "running""#))
+        .collect();
     cache.append(&lines);
     let mount = cache.mount();
     mount.sh("mkdir by-attr/status/done && mv by-attr/status/running/* by-attr/status/done/").ok();

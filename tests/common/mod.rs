@@ -1,6 +1,13 @@
 //! What the tests that really mount stand on: a cache in a temporary directory, a mount that always ends, commands
 //! that cannot hang.
-#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    dead_code,
+    unused_imports,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod cache;
 mod mount;

@@ -127,7 +127,8 @@ impl Running {
         // Whatever it left running would hold the pipes open.
         // SAFETY: plain numbers; the group is gone or ours.
         unsafe { libc::kill(-self.pid(), libc::SIGKILL) };
-        let text = |thread: Option<JoinHandle<Vec<u8>>>| thread.map(|t| t.join().unwrap()).unwrap_or_default();
+        let text =
+            |thread: Option<JoinHandle<Vec<u8>>>| thread.map(|t| t.join().unwrap()).unwrap_or_default();
         let stdout = text(self.stdout.take());
         let stderr = String::from_utf8_lossy(&text(self.stderr.take())).into_owned();
         assert!(!late, "{}: not ended within {limit:?}\n{stderr}", self.command);

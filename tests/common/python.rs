@@ -13,7 +13,10 @@ pub fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let has_it = |python: &Path| {
-            Command::new(python).args(["-c", "import filelock"]).output().is_ok_and(|out| out.status.success())
+            Command::new(python)
+                .args(["-c", "import filelock"])
+                .output()
+                .is_ok_and(|out| out.status.success())
         };
         if let Some(python) = std::env::var_os("CACHEDIRFS_TEST_PYTHON").map(PathBuf::from) {
             assert!(has_it(&python), "{}: has no filelock", python.display());
