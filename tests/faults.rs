@@ -291,7 +291,8 @@ fn a_log_that_is_cut_and_grows_at_once() {
         let mut log = cache.log();
         log.truncate(log.find('\n').unwrap() + 1);
         for n in 0..12 {
-            log += &format!("{}\n", cache.record(&format!("other{n}"), 1.0, r#""k": 2"#));
+            log.push_str(&cache.record(&format!("other{n}"), 1.0, r#""k": 2"#));
+            log.push('\n');
         }
         fs::write(cache.join("_entries"), log).unwrap();
     });

@@ -100,7 +100,7 @@ impl Model {
                 let ids = ls(mount.join("by-attr").join(key).join(&name));
                 match values.get(&name) {
                     Some(expected) => {
-                        assert_eq!(ids.into_iter().collect::<BTreeSet<_>>(), *expected, "{key}/{name}")
+                        assert_eq!(ids.into_iter().collect::<BTreeSet<_>>(), *expected, "{key}/{name}");
                     }
                     None => assert!(
                         ids.is_empty() && self.empty.contains(&(key.clone(), name.clone())),
@@ -131,6 +131,7 @@ impl Model {
 }
 
 /// Whether setting `key` contradicts what is there; none of these keys do but to be sure.
+#[allow(clippy::too_many_lines)] // one arm for each operation
 fn step(model: &mut Model, mount: &Mount, random: &mut Random, n: usize) -> String {
     let ids: Vec<_> = model.entries.keys().cloned().collect();
     let key = (*random.pick(KEYS)).to_owned();
@@ -245,14 +246,14 @@ fn step(model: &mut Model, mount: &Mount, random: &mut Random, n: usize) -> Stri
             format!("restore {id}")
         }
         _ => {
-            let patch = format!(r#"{{"lr": null, "note": "n{n}", "opt": {{"name": "adam"}}}}"#);
+            let merged = format!(r#"{{"lr": null, "note": "n{n}", "opt": {{"name": "adam"}}}}"#);
             let file = fs::OpenOptions::new().append(true).open(path.join(".attrs.json")).unwrap();
-            std::io::Write::write_all(&mut &file, patch.as_bytes()).unwrap();
+            std::io::Write::write_all(&mut &file, merged.as_bytes()).unwrap();
             drop(file);
             entry.attrs.remove("lr");
             entry.attrs.insert("note".to_owned(), format!("n{n}"));
             entry.attrs.insert("opt.name".to_owned(), "adam".to_owned());
-            format!("merge {patch} into {id}")
+            format!("merge {merged} into {id}")
         }
     }
 }

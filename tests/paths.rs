@@ -90,22 +90,20 @@ fn wild(pattern: &[char], text: &[char]) -> bool {
 
 impl Expr {
     fn random(random: &mut Random, depth: usize) -> Self {
-        let key = *random.pick(KEYS);
+        let key = random.word(KEYS);
         let value = random.below(VALUES.len());
         let choice = random.below(if depth == 0 { 6 } else { 10 });
         match choice {
             0..3 => {
-                let op = *random.pick(&["=", "!=", "<", "<=", ">", ">="]);
+                let op = random.word(&["=", "!=", "<", "<=", ">", ">="]);
                 // Only numbers and strings have an order that the test states on its own.
                 let value = if op.contains(['<', '>']) { random.below(14) } else { value };
                 Self::Compare(key, op, value)
             }
-            3 => {
-                Self::Like(key, *random.pick(&["*", "a*", "?", "*c", "a?c", "two*", "*o*", "é", "x*y", "b"]))
-            }
+            3 => Self::Like(key, random.word(&["*", "a*", "?", "*c", "a?c", "two*", "*o*", "é", "x*y", "b"])),
             4 => Self::In(key, (0..=random.below(3)).map(|_| random.below(VALUES.len())).collect()),
             5 if random.below(3) == 0 => Self::Element("list", random.below(14)),
-            5 => Self::Has(*random.pick(&["lr", "model", "opt", "opt.name", "list", "none"])),
+            5 => Self::Has(random.word(&["lr", "model", "opt", "opt.name", "list", "none"])),
             6 | 7 => {
                 Self::And(Self::random(random, depth - 1).into(), Self::random(random, depth - 1).into())
             }
@@ -257,13 +255,13 @@ fn ask(mount: &Mount, objects: &[(String, Attrs)], random: &mut Random) {
     let mut steps: Vec<Step> = Vec::new();
     for _ in 0..=random.below(3) {
         steps.push(match random.below(4) {
-            0 | 1 => Step::Attr(*random.pick(KEYS), random.below(VALUES.len())),
+            0 | 1 => Step::Attr(random.word(KEYS), random.below(VALUES.len())),
             2 => {
                 let expr =
                     std::iter::repeat_with(|| Expr::random(random, 2)).find(Expr::can_be_spelled).unwrap();
                 Step::Where(expr)
             }
-            _ => Step::Sort(*random.pick(KEYS)),
+            _ => Step::Sort(random.word(KEYS)),
         });
     }
     let mut path = mount.path().to_owned();

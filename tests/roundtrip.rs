@@ -113,7 +113,7 @@ fn json() -> impl Strategy<Value = String> {
 
 fn record(cache: &Cache, row: usize, attrs: &str) -> String {
     let comma = if attrs.is_empty() { "" } else { ", " };
-    if row % 2 == 0 {
+    if row.is_multiple_of(2) {
         format!(r#"{{"_id": "{}/e{row}"{comma}{attrs}, "_timestamp": 1.5}}"#, cache.path().display())
     } else {
         format!(r#"{{"@": "e{row}"{comma}{attrs}, "$": 1.5}}"#)

@@ -17,6 +17,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone, Copy)]
 pub struct Options<'o> {
     /// `-o`
+    #[allow(clippy::struct_field_names)] // what the command line calls it
     pub options: &'o str,
     /// Who mounts it; the caller if `None`.
     pub user: Option<&'o User>,
@@ -177,6 +178,7 @@ impl Mount {
 
     /// The id of an entry, by any of its paths.
     #[track_caller]
+    #[allow(clippy::unused_self)] // reads as what it is: the mount is asked
     pub fn id(&self, entry: &Path) -> String {
         super::read(entry.join(".attrs/_id")).trim_end_matches('\n').to_owned()
     }
@@ -236,9 +238,7 @@ impl Mount {
     pub fn kill_daemon(&mut self) {
         // SAFETY: a child that has not been waited for; plain numbers.
         unsafe { libc::kill(self.pid(), libc::SIGKILL) };
-        if self.wait(END_TIMEOUT).is_none() {
-            panic!("the daemon outlives SIGKILL: it hangs in the kernel");
-        }
+        assert!(self.wait(END_TIMEOUT).is_some(), "the daemon outlives SIGKILL: it hangs in the kernel");
     }
 
     fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {

@@ -117,9 +117,8 @@ impl Running {
                 late = true;
                 self.kill();
                 // A process that hangs in a dead mount cannot be waited for.
-                if Instant::now() > deadline + Duration::from_secs(5) {
-                    panic!("{}: not ended within {limit:?}, and cannot be killed", self.command);
-                }
+                let hangs = Instant::now() > deadline + Duration::from_secs(5);
+                assert!(!hangs, "{}: not ended within {limit:?}, and cannot be killed", self.command);
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(10));
