@@ -16,8 +16,8 @@ use std::os::unix::ffi::OsStrExt;
 
 pub use stat::{Stat, StatTime, stat, stat_at};
 pub use sys::{
-    SetTime, VfsStat, access, chmod, chown, close_duplicate, copy_file_range, entries_raw, fallocate,
-    hard_link, is_local, make_directory, make_node, make_symlink, open_at, open_create,
+    SetTime, VfsStat, access, chmod, chown, close_duplicate, copy_file_range, descriptor_limit, entries_raw,
+    fallocate, hard_link, is_local, make_directory, make_node, make_symlink, open_at, open_create,
     open_directory_stream, read_at, read_link, rename, reopen, seek, seek_directory, set_times, statvfs,
     sync, truncate, truncate_open, unlink, write_at,
 };

@@ -332,3 +332,13 @@ pub fn seek_directory(fd: BorrowedFd<'_>, cookie: u64) -> io::Result<()> {
 fn offset(position: u64) -> io::Result<i64> {
     i64::try_from(position).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))
 }
+
+/// How many descriptors the process may have open.
+pub fn descriptor_limit() -> usize {
+    let mut raw = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the buffer has the size of the struct.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut raw) } != 0 {
+        return 0;
+    }
+    usize::try_from(raw.rlim_cur).unwrap_or(usize::MAX)
+}

@@ -88,7 +88,7 @@ pub struct Entry {
 }
 
 /// An open file or directory stream.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Opened {
     /// Its handle.
     pub fh: u64,
@@ -102,6 +102,8 @@ pub struct Opened {
     pub no_flush: bool,
     /// The backing file, where the kernel may serve the data from it (passthrough); one for all opens of a node.
     pub backing: Option<Arc<OwnedFd>>,
+    /// The file was changed behind the mount: the attributes that the kernel keeps are out of date.
+    pub stale_attr: bool,
 }
 
 /// One name of a directory stream.

@@ -1,12 +1,28 @@
 //! Contents of entries: nodes that are real files and directories, over [`crate::backing`].
 //!
 //! Directories have one node for each path they are found by ([`Root`]); other files have one node, shared by all paths.
+//!
+//! Locks, in this order, none held across I/O but a stream's own: a stream, the table of nodes, the slab of handles.
 
-use std::ffi::OsStr;
+mod attrs;
+mod files;
+mod handles;
+mod names;
+mod nodes;
+mod stream;
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Attr, Caller, DirEntry, Entry, Ino, Opened, Result, SetAttr, StatFs};
-use crate::backing::Backing;
+use self::handles::Handles;
+use self::nodes::{Closing, FileId, Place, Start, Step, Table, Way, entry_of};
+use super::{Attr, Caller, Entry, Error, Ino, Result, StatFs, Time};
+use crate::backing::credentials::{self, Impersonation, Umask};
+use crate::backing::{self, Backing, Stat, component};
 use crate::name::Id;
 
 /// By which path an entry's directory is seen: no two paths share the node of a directory.
@@ -36,193 +52,333 @@ pub struct Options {
 /// The nodes and handles of contents. Ids and handles have [`super::CONTENT_BIT`] set.
 #[derive(Debug)]
 pub struct Contents {
-    _todo: (),
+    backing: Backing,
+    options: Options,
+    passthrough: AtomicBool,
+    table: Mutex<Table>,
+    handles: Handles,
+}
+
+/// A thread acts as a caller until this is dropped: credentials, where the mount takes them on, and umask.
+#[derive(Debug)]
+pub struct ActAs {
+    _umask: Option<Umask>,
+    _who: Option<Impersonation>,
 }
 
 impl Contents {
     /// No nodes yet.
     pub fn new(backing: Backing, options: Options) -> Self {
-        todo!()
+        let passthrough = AtomicBool::new(options.passthrough);
+        let table = Mutex::new(Table::new(descriptors()));
+        Self { backing, options, passthrough, table, handles: Handles::default() }
     }
+
+    /// Whether the kernel can serve data from backing files, as it turned out.
+    pub fn set_passthrough(&self, passthrough: bool) {
+        self.passthrough.store(passthrough, Ordering::Relaxed);
+    }
+
+    /// Acts as the caller on this thread, for what is made outside contents (an entry's directory).
+    pub fn act_as(&self, caller: &Caller, umask: u32) -> Result<ActAs> {
+        Ok(ActAs { _umask: Some(credentials::umask(umask)), _who: self.take_on(caller)? })
+    }
+
     /// The directory of an entry; raises its lookup count. If the entry has no directory yet, it is a node all the same, empty,
     /// owned by the cache directory's owner; the directory is made when something is first written there.
     pub fn root(&self, root: Root) -> Result<Entry> {
-        todo!()
+        let stat = self.stat_root(&root)?;
+        let found = stat.map_or_else(|| self.stat_missing(), Ok)?;
+        let mut closing = Closing::new();
+        let ino = self.table().enter_root(root, stat.as_ref().map(FileId::of), &mut closing);
+        Ok(self.entry(ino, &found))
     }
+
     /// If the node is an entry's own directory: which.
     pub fn as_root(&self, ino: Ino) -> Option<Root> {
-        todo!()
+        match self.table().get(ino)? {
+            node if node.gone => None,
+            node => match &node.place {
+                Place::Root(root) => Some(root.clone()),
+                Place::Below(..) => None,
+            },
+        }
     }
-    /// Drops what is kept of a root after its entry was deleted or moved; further use of the node is ESTALE.
+
+    /// Drops what is kept of a root, and of other paths to it, after its entry was deleted or moved; further use of the nodes is
+    /// ESTALE.
     pub fn gone(&self, root: &Root) {
-        todo!()
+        let mut closing = Closing::new();
+        let mut table = self.table();
+        for ino in table.roots_like(root) {
+            table.mark_gone(ino, &mut closing);
+        }
+        drop(table);
     }
-    /// Whether `caller` may write in the directory by its permission bits (root may; with `impersonate` the caller's credentials count).
-    pub fn may_write(&self, caller: &Caller, ino: Ino) -> Result<bool> {
-        todo!()
-    }
+
     /// As [`super::Vfs::lookup`]; so are the others below.
-    pub fn lookup(&self, caller: &Caller, parent: Ino, name: &OsStr) -> Result<Entry> {
-        todo!()
+    pub fn lookup(&self, _caller: &Caller, parent: Ino, name: &OsStr) -> Result<Entry> {
+        let directory = self.directory(parent)?.ok_or(Error::NotFound)?;
+        self.enter(parent, directory.as_fd(), name)
     }
+
     /// Lowers a lookup count.
     pub fn forget(&self, ino: Ino, count: u64) {
-        todo!()
+        let mut closing = Closing::new();
+        self.table().forget(ino, count, &mut closing);
     }
+
     /// Attributes.
     pub fn getattr(&self, ino: Ino, fh: Option<u64>) -> Result<(Attr, Duration)> {
-        todo!()
+        let stat = match fh.and_then(|fh| self.handles.file(fh).ok()) {
+            Some(file) => backing::stat(file.as_fd())?,
+            None => self.stat_node(ino)?,
+        };
+        Ok(self.attributes(ino, &stat))
     }
-    /// Changes attributes.
-    pub fn setattr(
-        &self,
-        caller: &Caller,
-        ino: Ino,
-        set: &SetAttr,
-        fh: Option<u64>,
-    ) -> Result<(Attr, Duration)> {
-        todo!()
-    }
+
     /// Target of a symbolic link.
     pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
-        todo!()
+        Ok(backing::read_link(self.descriptor(ino)?.as_fd())?)
     }
-    /// Makes a node.
-    pub fn mknod(
-        &self,
-        caller: &Caller,
-        parent: Ino,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
-        rdev: u32,
-    ) -> Result<Entry> {
-        todo!()
-    }
-    /// Makes a directory.
-    pub fn mkdir(&self, caller: &Caller, parent: Ino, name: &OsStr, mode: u32, umask: u32) -> Result<Entry> {
-        todo!()
-    }
-    /// Removes a name.
-    pub fn unlink(&self, caller: &Caller, parent: Ino, name: &OsStr) -> Result<()> {
-        todo!()
-    }
-    /// Removes a directory.
-    pub fn rmdir(&self, caller: &Caller, parent: Ino, name: &OsStr) -> Result<()> {
-        todo!()
-    }
-    /// Removes an entry's own directory (empty), as `rmdir entries/ID` does after the record was deleted; a missing one is no error.
-    pub fn rmdir_root(&self, caller: &Caller, root: &Root) -> Result<()> {
-        todo!()
-    }
-    /// Whether an entry's own directory is empty or missing.
-    pub fn is_empty_root(&self, root: &Root) -> Result<bool> {
-        todo!()
-    }
-    /// Makes a symbolic link.
-    pub fn symlink(&self, caller: &Caller, parent: Ino, name: &OsStr, target: &OsStr) -> Result<Entry> {
-        todo!()
-    }
-    /// Renames.
-    pub fn rename(&self, caller: &Caller, from: (Ino, &OsStr), to: (Ino, &OsStr), flags: u32) -> Result<()> {
-        todo!()
-    }
-    /// Makes a hard link.
-    pub fn link(&self, caller: &Caller, ino: Ino, parent: Ino, name: &OsStr) -> Result<Entry> {
-        todo!()
-    }
-    /// Opens a file.
-    pub fn open(&self, caller: &Caller, ino: Ino, flags: i32) -> Result<Opened> {
-        todo!()
-    }
-    /// Makes and opens a file.
-    pub fn create(
-        &self,
-        caller: &Caller,
-        parent: Ino,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
-        flags: i32,
-    ) -> Result<(Entry, Opened)> {
-        todo!()
-    }
-    /// Reads.
-    pub fn read(&self, fh: u64, offset: u64, size: u32) -> Result<Vec<u8>> {
-        todo!()
-    }
-    /// Writes.
-    pub fn write(&self, fh: u64, offset: u64, data: &[u8], kill_suid: bool) -> Result<u32> {
-        todo!()
-    }
-    /// A descriptor was closed.
-    pub fn flush(&self, fh: u64) -> Result<()> {
-        todo!()
-    }
-    /// The last one was.
-    pub fn release(&self, fh: u64) {
-        todo!()
-    }
-    /// Makes a file durable.
-    pub fn fsync(&self, fh: u64, datasync: bool) -> Result<()> {
-        todo!()
-    }
-    /// Opens a stream: a snapshot, or the file system's own.
-    pub fn opendir(&self, caller: &Caller, ino: Ino) -> Result<Opened> {
-        todo!()
-    }
-    /// Names after a position.
-    pub fn readdir(&self, fh: u64, cookie: u64, add: &mut dyn FnMut(&DirEntry) -> bool) -> Result<()> {
-        todo!()
-    }
-    /// Names after a position, looked up.
-    pub fn readdirplus(
-        &self,
-        caller: &Caller,
-        fh: u64,
-        cookie: u64,
-        add: &mut dyn FnMut(&DirEntry, &Entry) -> bool,
-    ) -> Result<()> {
-        todo!()
-    }
-    /// Closes a stream.
-    pub fn releasedir(&self, fh: u64) {
-        todo!()
-    }
-    /// Makes a directory durable. Gives the root, if it is an entry's own directory.
-    pub fn fsyncdir(&self, fh: u64, datasync: bool) -> Result<Option<Root>> {
-        todo!()
-    }
+
     /// Numbers of the backing file system.
     pub fn statfs(&self) -> Result<StatFs> {
-        todo!()
+        let raw = backing::statvfs(self.backing.cache())?;
+        let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        Ok(StatFs {
+            blocks: raw.f_blocks,
+            bfree: raw.f_bfree,
+            bavail: raw.f_bavail,
+            files: raw.f_files,
+            ffree: raw.f_ffree,
+            bsize: small(raw.f_bsize),
+            namelen: small(raw.f_namemax),
+            frsize: small(raw.f_frsize),
+        })
     }
-    /// Sets an extended attribute of the real file.
-    pub fn setxattr(&self, caller: &Caller, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
-        todo!()
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// An extended attribute of the real file.
-    pub fn getxattr(&self, caller: &Caller, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
-        todo!()
+
+    fn writable(&self) -> Result<()> {
+        if self.options.read_only { Err(Error::ReadOnly) } else { Ok(()) }
     }
-    /// Their names.
-    pub fn listxattr(&self, caller: &Caller, ino: Ino) -> Result<Vec<u8>> {
-        todo!()
+
+    /// Takes on the caller's credentials, where the mount does so.
+    fn take_on(&self, caller: &Caller) -> Result<Option<Impersonation>> {
+        if !self.options.impersonate {
+            return Ok(None);
+        }
+        Ok(Some(credentials::impersonate(caller.uid, caller.gid, caller.pid)?))
     }
-    /// Removes one.
-    pub fn removexattr(&self, caller: &Caller, ino: Ino, name: &OsStr) -> Result<()> {
-        todo!()
+
+    /// The directory that holds an entry's directory.
+    fn base(&self, root: &Root) -> io::Result<Base<'_>> {
+        match root {
+            Root::Entries(_) | Root::Alias(..) => Ok(Base::Cache(self.backing.cache())),
+            Root::Trash(_) => self.backing.trash().map(Base::Trash),
+        }
     }
-    /// Allocates, punches.
-    pub fn fallocate(&self, fh: u64, offset: u64, length: u64, mode: i32) -> Result<()> {
-        todo!()
+
+    /// An entry's directory; none if there is no directory of that name.
+    fn stat_root(&self, root: &Root) -> Result<Option<Stat>> {
+        let base = match self.base(root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            base => base?,
+        };
+        match backing::stat_at(base.as_fd(), &root_name(root)?) {
+            Ok(stat) if stat.is_directory() => Ok(Some(stat)),
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
-    /// `SEEK_DATA`, `SEEK_HOLE`.
-    pub fn lseek(&self, fh: u64, offset: i64, whence: i32) -> Result<i64> {
-        todo!()
+
+    /// What an entry without a directory looks like: as the cache directory, empty.
+    fn stat_missing(&self) -> Result<Stat> {
+        let cache = backing::stat(self.backing.cache())?;
+        Ok(Stat { nlink: 2, size: 0, blocks: 0, mode: libc::S_IFDIR | cache.mode & 0o777, ..cache })
     }
-    /// Copies between open files.
-    pub fn copy_file_range(&self, from: (u64, u64), to: (u64, u64), length: u64) -> Result<u32> {
-        todo!()
+
+    fn stat_node(&self, ino: Ino) -> Result<Stat> {
+        let (descriptor, place) = {
+            let mut table = self.table();
+            let descriptor = table.descriptor(ino);
+            let node = table.get(ino).filter(|node| !node.gone).ok_or(Error::Stale)?;
+            (descriptor, (node.place.clone(), node.file, node.kind))
+        };
+        if let Some(descriptor) = descriptor {
+            return Ok(backing::stat(descriptor.as_fd())?);
+        }
+        match place {
+            // Files are asked for by name: a descriptor for each would drive out those of directories.
+            (Place::Below(parent, name), Some(file), kind) if kind != libc::S_IFDIR => {
+                let directory = self.directory(parent)?.ok_or(Error::Stale)?;
+                let stat = backing::stat_at(directory.as_fd(), &component(&name)?).map_err(stale)?;
+                if FileId::of(&stat) == file { Ok(stat) } else { Err(Error::Stale) }
+            }
+            (Place::Below(..), ..) => Ok(backing::stat(self.descriptor(ino)?.as_fd())?),
+            (Place::Root(_), ..) => match self.directory(ino)? {
+                Some(directory) => Ok(backing::stat(directory.as_fd())?),
+                None => self.stat_missing(),
+            },
+        }
+    }
+
+    /// A descriptor of a node, good for everything but data.
+    fn descriptor(&self, ino: Ino) -> Result<Arc<OwnedFd>> {
+        self.directory(ino)?.ok_or(Error::NotFound)
+    }
+
+    /// As [`Self::descriptor`]; none for an entry without a directory.
+    fn directory(&self, ino: Ino) -> Result<Option<Arc<OwnedFd>>> {
+        let way = self.table().way(ino);
+        let (start, steps) = match way {
+            Way::Held(descriptor) => return Ok(Some(descriptor)),
+            Way::Gone => return Err(Error::Stale),
+            Way::Through(start, steps) => (start, steps),
+        };
+        let mut at = match start {
+            Start::Held(descriptor) => descriptor,
+            Start::Root(ino, root) => match self.open_root(ino, &root)? {
+                Some(descriptor) => descriptor,
+                None if steps.is_empty() => return Ok(None),
+                None => return Err(Error::Stale),
+            },
+        };
+        for step in steps {
+            at = self.open_step(at.as_fd(), &step)?;
+        }
+        Ok(Some(at))
+    }
+
+    fn open_root(&self, ino: Ino, root: &Root) -> Result<Option<Arc<OwnedFd>>> {
+        let missing = |error: &io::Error| {
+            matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
+        };
+        let opened = self.base(root).and_then(|base| {
+            let name = root_name(root)?;
+            backing::open_at(base.as_fd(), &name, libc::O_PATH | libc::O_DIRECTORY)
+        });
+        let fd = match opened {
+            Ok(fd) => Arc::new(fd),
+            Err(error) if missing(&error) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let file = FileId::of(&backing::stat(fd.as_fd())?);
+        let mut closing = Closing::new();
+        let mut table = self.table();
+        table.set_root_file(ino, Some(file), &mut closing);
+        table.keep(ino, &fd, &mut closing);
+        drop(table);
+        Ok(Some(fd))
+    }
+
+    fn open_step(&self, parent: BorrowedFd<'_>, step: &Step) -> Result<Arc<OwnedFd>> {
+        let fd = Arc::new(backing::open_at(parent, &step.name, libc::O_PATH).map_err(stale)?);
+        if FileId::of(&backing::stat(fd.as_fd())?) != step.file {
+            return Err(Error::Stale);
+        }
+        let mut closing = Closing::new();
+        self.table().keep(step.ino, &fd, &mut closing);
+        Ok(fd)
+    }
+
+    /// Looks a name up in a directory.
+    fn enter(&self, parent: Ino, directory: BorrowedFd<'_>, name: &OsStr) -> Result<Entry> {
+        let stat = backing::stat_at(directory, &component(name)?)?;
+        self.enter_stat(parent, name, &stat)
+    }
+
+    fn enter_stat(&self, parent: Ino, name: &OsStr, stat: &Stat) -> Result<Entry> {
+        let mut closing = Closing::new();
+        let ino = self.table().enter(parent, name, stat, &mut closing).ok_or(Error::Stale)?;
+        let mut entry = self.entry(ino, stat);
+        if self.table().is_shared(parent) {
+            entry.entry_ttl = Duration::ZERO;
+        }
+        Ok(entry)
+    }
+
+    fn entry(&self, ino: Ino, stat: &Stat) -> Entry {
+        let (attr, attr_ttl) = self.attributes(ino, stat);
+        Entry { attr, entry_ttl: self.options.ttl, attr_ttl }
+    }
+
+    /// Attributes for the kernel, and how long it may keep them: not at all for a directory that is seen through two paths,
+    /// because a change through one of them would not show in the other.
+    fn attributes(&self, ino: Ino, stat: &Stat) -> (Attr, Duration) {
+        let mut table = self.table();
+        if let Some(node) = table.get_mut(ino) {
+            node.told = Some(nodes::Signature::of(stat));
+        }
+        let shared = stat.is_directory() && table.is_shared(ino);
+        let ttl = if shared { Duration::ZERO } else { self.options.ttl };
+        (attr_of(ino, stat), ttl)
     }
 }
+
+/// The directory that holds an entry's directory.
+enum Base<'b> {
+    Cache(BorrowedFd<'b>),
+    Trash(OwnedFd),
+}
+
+impl AsFd for Base<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Cache(fd) => *fd,
+            Self::Trash(fd) => fd.as_fd(),
+        }
+    }
+}
+
+fn root_name(root: &Root) -> io::Result<CString> {
+    component(OsStr::new(entry_of(root).as_str()))
+}
+
+/// A node that is not where it was found is stale: the kernel looks its name up again.
+fn stale(error: io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => Error::Stale,
+        _ => Error::Io(error),
+    }
+}
+
+/// A C string from bytes that may hold no NUL.
+fn c_string(text: &OsStr) -> Result<CString> {
+    use std::os::unix::ffi::OsStrExt;
+    CString::new(text.as_bytes()).map_err(|_| Error::Invalid)
+}
+
+fn time(time: backing::StatTime) -> Time {
+    Time { sec: time.sec, nsec: time.nsec }
+}
+
+fn attr_of(ino: Ino, stat: &Stat) -> Attr {
+    let (major, minor) = stat.rdev;
+    Attr {
+        ino,
+        size: stat.size,
+        blocks: stat.blocks,
+        atime: time(stat.atime),
+        mtime: time(stat.mtime),
+        ctime: time(stat.ctime),
+        mode: stat.mode,
+        nlink: stat.nlink,
+        uid: stat.uid,
+        gid: stat.gid,
+        rdev: minor & 0xff | major << 8 | (minor & !0xff) << 12,
+        blksize: stat.blksize,
+    }
+}
+
+/// How many descriptors the ring may keep: a part of what the process may open.
+fn descriptors() -> usize {
+    (backing::descriptor_limit() / 4).clamp(32, 4096)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! Attributes and extended attributes.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Contents, c_string};
+use crate::backing::{self, credentials};
+use crate::vfs::{Attr, Caller, Error, Ino, Result, SetAttr, SetTime};
+
+impl Contents {
+    /// Changes attributes.
+    pub fn setattr(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        set: &SetAttr,
+        fh: Option<u64>,
+    ) -> Result<(Attr, Duration)> {
+        self.writable()?;
+        let open = fh.and_then(|fh| self.handles.file(fh).ok());
+        let fd = match &open {
+            Some(file) => Arc::clone(&file.fd),
+            None => self.present_directory(caller, ino)?,
+        };
+        {
+            let _caller = self.take_on(caller)?;
+            if set.uid.is_some() || set.gid.is_some() {
+                backing::chown(fd.as_fd(), set.uid, set.gid)?;
+            }
+            if let Some(mode) = set.mode {
+                backing::chmod(fd.as_fd(), mode)?;
+            }
+            if let Some(size) = set.size {
+                match &open {
+                    Some(file) if file.writable => backing::truncate_open(file.as_fd(), size)?,
+                    Some(_) | None => backing::truncate(fd.as_fd(), size)?,
+                }
+            }
+            if set.atime.is_some() || set.mtime.is_some() {
+                backing::set_times(fd.as_fd(), time_to_set(set.atime), time_to_set(set.mtime))?;
+            }
+        }
+        Ok(self.attributes(ino, &backing::stat(fd.as_fd())?))
+    }
+
+    /// Whether `caller` may write in the directory by its permission bits (root may; with `impersonate` the caller's credentials
+    /// count).
+    pub fn may_write(&self, caller: &Caller, ino: Ino) -> Result<bool> {
+        let directory = self.directory(ino)?;
+        let fd = directory.as_ref().map_or(self.backing.cache(), |directory| directory.as_fd());
+        let _caller = self.take_on(caller)?;
+        match backing::access(fd, libc::W_OK) {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS)) => {
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Sets an extended attribute of the real file.
+    pub fn setxattr(&self, caller: &Caller, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
+        self.writable()?;
+        let fd = self.present_directory(caller, ino)?;
+        let name = c_string(name)?;
+        let _caller = self.take_on(caller)?;
+        Ok(backing::set_xattr(fd.as_fd(), &name, value, flags)?)
+    }
+
+    /// An extended attribute of the real file.
+    pub fn getxattr(&self, _caller: &Caller, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
+        let fd = self.directory(ino)?.ok_or(Error::NoAttribute)?;
+        Ok(backing::get_xattr(fd.as_fd(), &c_string(name)?)?)
+    }
+
+    /// Their names.
+    pub fn listxattr(&self, caller: &Caller, ino: Ino) -> Result<Vec<u8>> {
+        let Some(fd) = self.directory(ino)? else { return Ok(Vec::new()) };
+        let mut names = match backing::list_xattr(fd.as_fd()) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
+            names => names?,
+        };
+        if caller.uid != 0 && credentials::is_root() {
+            // The daemon sees what only the administrator may.
+            let visible = |name: &&[u8]| !name.is_empty() && !name.starts_with(b"trusted.");
+            names = names
+                .split(|&byte| byte == 0)
+                .filter(visible)
+                .flat_map(|name| [name, b"\0"].concat())
+                .collect();
+        }
+        Ok(names)
+    }
+
+    /// Removes one.
+    pub fn removexattr(&self, caller: &Caller, ino: Ino, name: &OsStr) -> Result<()> {
+        self.writable()?;
+        let fd = self.directory(ino)?.ok_or(Error::NoAttribute)?;
+        let name = c_string(name)?;
+        let _caller = self.take_on(caller)?;
+        Ok(backing::remove_xattr(fd.as_fd(), &name)?)
+    }
+}
+
+fn time_to_set(time: Option<SetTime>) -> backing::SetTime {
+    match time {
+        None => backing::SetTime::Omit,
+        Some(SetTime::Now) => backing::SetTime::Now,
+        Some(SetTime::At(time)) => backing::SetTime::At(time.sec, time.nsec),
+    }
+}

@@ -1,0 +1,274 @@
+//! Open files and directory streams.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use super::handles::{OpenDirectory, OpenFile};
+use super::nodes::{Closing, FileId, Place, Signature, file_ino};
+use super::stream::Stream;
+use super::{Contents, Root, attr_of, stale};
+use crate::backing::{self, Stat, component, credentials};
+use crate::vfs::{Attr, Caller, DirEntry, Entry, Error, Ino, Opened, ROOT, Result};
+
+/// What of the flags of an `open` means something for the descriptor underneath. `O_DIRECT` is the kernel's business: the
+/// daemon's buffers are not aligned.
+pub(super) const OPEN_FLAGS: i32 =
+    libc::O_ACCMODE | libc::O_APPEND | libc::O_TRUNC | libc::O_SYNC | libc::O_NOATIME;
+/// Set by the kernel in an open for execution.
+const FMODE_EXEC: i32 = 0x20;
+/// A file that was changed longer ago than this has another time after the next change, on any file system that counts
+/// time in ticks of the kernel.
+const SETTLED: Duration = Duration::from_millis(50);
+
+impl Contents {
+    /// Opens a file.
+    pub fn open(&self, caller: &Caller, ino: Ino, flags: i32) -> Result<Opened> {
+        if flags & (libc::O_ACCMODE | libc::O_TRUNC) != libc::O_RDONLY {
+            self.writable()?;
+        }
+        if self.table().get(ino).is_some_and(|node| node.kind != libc::S_IFREG) {
+            // The kernel opens devices and pipes itself; whatever asks for this would hang.
+            return Err(Error::NotSupported);
+        }
+        let wanted = flags & OPEN_FLAGS | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let (fd, stat) = match self.open_by_name(caller, ino, wanted)? {
+            Some(found) => found,
+            None => self.open_held(caller, ino, wanted, flags & FMODE_EXEC != 0)?,
+        };
+        Ok(self.add_file(ino, fd, flags, &stat))
+    }
+
+    /// Opens a node by its last name, if no descriptor of it is at hand: one call less. None if that is not the way.
+    fn open_by_name(&self, caller: &Caller, ino: Ino, flags: i32) -> Result<Option<(OwnedFd, Stat)>> {
+        let (parent, name, file) = {
+            let mut table = self.table();
+            let held = table.descriptor(ino).is_some();
+            match table.get(ino).map(|node| (&node.place, node.file)) {
+                // What is truncated must be known to be the right file before.
+                Some((Place::Below(parent, name), Some(file))) if !held && flags & libc::O_TRUNC == 0 => {
+                    (*parent, component(name)?, file)
+                }
+                Some(_) => return Ok(None),
+                None => return Err(Error::Stale),
+            }
+        };
+        let directory = self.directory(parent)?.ok_or(Error::Stale)?;
+        let opened = {
+            let _caller = self.take_on(caller)?;
+            backing::open_at(directory.as_fd(), &name, flags)
+        };
+        let fd = match opened {
+            // Who holds a file needs no way to it.
+            Err(error) if error.raw_os_error() == Some(libc::EACCES) => return Ok(None),
+            opened => opened.map_err(stale)?,
+        };
+        let stat = backing::stat(fd.as_fd())?;
+        if FileId::of(&stat) == file { Ok(Some((fd, stat))) } else { Err(Error::Stale) }
+    }
+
+    fn open_held(&self, caller: &Caller, ino: Ino, flags: i32, execute: bool) -> Result<(OwnedFd, Stat)> {
+        let held = self.descriptor(ino)?;
+        let opened = {
+            let _caller = self.take_on(caller)?;
+            match backing::reopen(held.as_fd(), flags) {
+                // A program may be run by who may not read it.
+                Err(error) if error.raw_os_error() == Some(libc::EACCES) && execute => {
+                    backing::access(held.as_fd(), libc::X_OK)?;
+                    None
+                }
+                opened => Some(opened?),
+            }
+        };
+        let fd = opened.map_or_else(|| backing::reopen(held.as_fd(), flags), Ok)?;
+        let stat = backing::stat(fd.as_fd())?;
+        Ok((fd, stat))
+    }
+
+    pub(super) fn add_file(&self, ino: Ino, fd: OwnedFd, flags: i32, stat: &Stat) -> Opened {
+        let fd = Arc::new(fd);
+        let passthrough = self.passthrough.load(Ordering::Relaxed);
+        let writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        let fh = self.handles.insert_file(OpenFile { ino, fd: Arc::clone(&fd), writable });
+        let (keep_cache, stale_attr) = self.note_open(ino, stat);
+        let mut table = self.table();
+        table.opened(ino, fh, Arc::clone(&fd));
+        drop(table);
+        Opened {
+            fh,
+            keep_cache,
+            no_flush: self.backing.is_local(),
+            backing: passthrough.then_some(fd),
+            stale_attr,
+            ..Opened::default()
+        }
+    }
+
+    /// Whether the kernel may keep what it has read, because nothing was changed since the last open; and whether the
+    /// attributes that it was told are old.
+    fn note_open(&self, ino: Ino, stat: &Stat) -> (bool, bool) {
+        let now = Signature::of(stat);
+        let settled = is_settled(stat);
+        let mut table = self.table();
+        let Some(node) = table.get_mut(ino) else { return (false, false) };
+        let keep = node.opened == Some((now, true));
+        node.opened = Some((now, settled));
+        (keep, node.told.is_some_and(|told| told != now))
+    }
+
+    /// Reads.
+    pub fn read(&self, fh: u64, offset: u64, size: u32) -> Result<Vec<u8>> {
+        let file = self.handles.file(fh)?;
+        Ok(backing::read_at(file.as_fd(), offset, usize::try_from(size).map_err(|_| Error::Invalid)?)?)
+    }
+
+    /// Writes.
+    pub fn write(&self, fh: u64, offset: u64, data: &[u8], kill_suid: bool) -> Result<u32> {
+        let file = self.handles.file(fh)?;
+        let _ordinary = if kill_suid { credentials::unprivileged() } else { None };
+        let written = backing::write_at(file.as_fd(), offset, data)?;
+        u32::try_from(written).map_err(|_| Error::Invalid)
+    }
+
+    /// A descriptor was closed.
+    pub fn flush(&self, fh: u64) -> Result<()> {
+        let file = self.handles.file(fh)?;
+        if !self.backing.is_local() {
+            backing::close_duplicate(file.as_fd())?;
+        }
+        Ok(())
+    }
+
+    /// The last one was.
+    pub fn release(&self, fh: u64) {
+        if let Some(file) = self.handles.remove_file(fh) {
+            let mut closing = Closing::new();
+            self.table().closed(file.ino, fh, &mut closing);
+        }
+    }
+
+    /// Makes a file durable.
+    pub fn fsync(&self, fh: u64, datasync: bool) -> Result<()> {
+        Ok(backing::sync(self.handles.file(fh)?.as_fd(), datasync)?)
+    }
+
+    /// Allocates, punches.
+    pub fn fallocate(&self, fh: u64, offset: u64, length: u64, mode: i32) -> Result<()> {
+        Ok(backing::fallocate(self.handles.file(fh)?.as_fd(), mode, offset, length)?)
+    }
+
+    /// `SEEK_DATA`, `SEEK_HOLE`.
+    pub fn lseek(&self, fh: u64, offset: i64, whence: i32) -> Result<i64> {
+        Ok(backing::seek(self.handles.file(fh)?.as_fd(), offset, whence)?)
+    }
+
+    /// Copies between open files.
+    pub fn copy_file_range(&self, from: (u64, u64), to: (u64, u64), length: u64) -> Result<u32> {
+        /// More would not fit in the answer.
+        const MOST: u64 = 1 << 30;
+        let (source, target) = (self.handles.file(from.0)?, self.handles.file(to.0)?);
+        let length = usize::try_from(length.min(MOST)).map_err(|_| Error::Invalid)?;
+        let copied = backing::copy_file_range((source.as_fd(), from.1), (target.as_fd(), to.1), length)?;
+        u32::try_from(copied).map_err(|_| Error::Invalid)
+    }
+
+    /// Opens a stream: a snapshot, or the file system's own.
+    pub fn opendir(&self, _caller: &Caller, ino: Ino) -> Result<Opened> {
+        let directory = self.directory(ino)?;
+        let fd = directory.map(|directory| backing::open_directory_stream(directory.as_fd())).transpose()?;
+        let keep_cache = match &fd {
+            Some(fd) => self.note_open(ino, &backing::stat(fd.as_fd())?).0,
+            None => false,
+        };
+        let cache_dir = fd.is_some() && !self.table().is_shared(ino);
+        let fh = self.handles.insert_directory(OpenDirectory::new(ino, Stream::new(fd)));
+        Ok(Opened { fh, cache_dir, keep_cache: keep_cache && cache_dir, ..Opened::default() })
+    }
+
+    /// Names after a position.
+    pub fn readdir(&self, fh: u64, cookie: u64, add: &mut dyn FnMut(&DirEntry) -> bool) -> Result<()> {
+        let directory = self.handles.directory(fh)?;
+        self.read_stream(&directory, cookie, &mut |_, entry| add(&entry))
+    }
+
+    /// Names after a position, looked up.
+    pub fn readdirplus(
+        &self,
+        _caller: &Caller,
+        fh: u64,
+        cookie: u64,
+        add: &mut dyn FnMut(&DirEntry, &Entry) -> bool,
+    ) -> Result<()> {
+        let directory = self.handles.directory(fh)?;
+        self.read_stream(&directory, cookie, &mut |fd, mut name| {
+            if name.name == "." || name.name == ".." {
+                // The kernel takes nothing of these but the names.
+                let attr = Attr {
+                    ino: name.ino,
+                    ..attr_of(name.ino, &Stat { mode: libc::S_IFDIR, ..Stat::default() })
+                };
+                return add(&name, &Entry { attr, entry_ttl: Duration::ZERO, attr_ttl: Duration::ZERO });
+            }
+            let found = fd.ok_or(Error::NotFound).and_then(|fd| self.enter(directory.ino, fd, &name.name));
+            // A name that was removed in between is left out.
+            let Ok(entry) = found else { return true };
+            name.ino = entry.attr.ino;
+            name.kind = entry.attr.mode & libc::S_IFMT;
+            let taken = add(&name, &entry);
+            if !taken {
+                self.forget(entry.attr.ino, 1);
+            }
+            taken
+        })
+    }
+
+    fn read_stream(
+        &self,
+        directory: &OpenDirectory,
+        cookie: u64,
+        add: &mut dyn FnMut(Option<BorrowedFd<'_>>, DirEntry) -> bool,
+    ) -> Result<()> {
+        let (view, parent, dev) = {
+            let table = self.table();
+            let node = table.get(directory.ino).ok_or(Error::Stale)?;
+            let parent = match node.place {
+                Place::Root(_) => ROOT,
+                Place::Below(parent, _) => parent,
+            };
+            (node.view, parent, node.file.map_or(0, |file| file.dev))
+        };
+        let mut stream = directory.stream();
+        stream.read(cookie, &mut |fd, raw| {
+            let ino = match raw.name {
+                name if name == "." => directory.ino,
+                name if name == ".." => parent,
+                _ => file_ino(if raw.kind == libc::S_IFDIR { view } else { 0 }, dev, raw.ino),
+            };
+            add(fd, DirEntry { ino, cookie: raw.cookie, kind: raw.kind, name: raw.name.to_owned() })
+        })?;
+        Ok(())
+    }
+
+    /// Closes a stream.
+    pub fn releasedir(&self, fh: u64) {
+        self.handles.remove_directory(fh);
+    }
+
+    /// Makes a directory durable. Gives the root, if it is an entry's own directory.
+    pub fn fsyncdir(&self, fh: u64, datasync: bool) -> Result<Option<Root>> {
+        let directory = self.handles.directory(fh)?;
+        if let Some(fd) = directory.stream().fd() {
+            backing::sync(fd, datasync)?;
+        }
+        Ok(self.as_root(directory.ino))
+    }
+}
+
+/// Whether a change after now would give the file another time than it has.
+fn is_settled(stat: &Stat) -> bool {
+    let Ok(now) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) else { return false };
+    let changed =
+        u64::try_from(stat.ctime.sec).map(|sec| Duration::new(sec, stat.ctime.nsec)).unwrap_or_default();
+    now.saturating_sub(changed) > SETTLED
+}

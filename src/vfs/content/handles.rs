@@ -1,0 +1,118 @@
+//! Open files and directory streams, by handle.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use super::stream::Stream;
+use crate::vfs::{CONTENT_BIT, Error, Ino, Result};
+
+/// An open file.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    pub ino: Ino,
+    pub fd: Arc<OwnedFd>,
+    pub writable: bool,
+}
+
+/// An open directory stream.
+#[derive(Debug)]
+pub(super) struct OpenDirectory {
+    pub ino: Ino,
+    stream: Mutex<Stream>,
+}
+
+impl OpenDirectory {
+    pub fn new(ino: Ino, stream: Stream) -> Self {
+        Self { ino, stream: Mutex::new(stream) }
+    }
+
+    /// The stream; one call at a time. Nothing else is locked by who holds it but the table, for moments.
+    pub fn stream(&self) -> MutexGuard<'_, Stream> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Handle {
+    File(Arc<OpenFile>),
+    Directory(Arc<OpenDirectory>),
+}
+
+/// All handles: a slab, whose index is the number of the handle.
+#[derive(Debug, Default)]
+pub(super) struct Handles {
+    slab: RwLock<Slab>,
+}
+
+#[derive(Debug, Default)]
+struct Slab {
+    handles: Vec<Option<Handle>>,
+    free: Vec<usize>,
+}
+
+impl Handles {
+    fn insert(&self, handle: Handle) -> u64 {
+        let mut slab = self.slab.write().unwrap_or_else(PoisonError::into_inner);
+        let index = slab.free.pop().unwrap_or_else(|| {
+            slab.handles.push(None);
+            slab.handles.len() - 1
+        });
+        if let Some(place) = slab.handles.get_mut(index) {
+            *place = Some(handle);
+        }
+        // An index of memory fits.
+        CONTENT_BIT | u64::try_from(index).unwrap_or(0)
+    }
+
+    fn get(&self, fh: u64) -> Option<Handle> {
+        let slab = self.slab.read().unwrap_or_else(PoisonError::into_inner);
+        slab.handles.get(usize::try_from(fh & !CONTENT_BIT).ok()?)?.clone()
+    }
+
+    fn remove(&self, fh: u64) -> Option<Handle> {
+        let index = usize::try_from(fh & !CONTENT_BIT).ok()?;
+        let mut slab = self.slab.write().unwrap_or_else(PoisonError::into_inner);
+        let handle = slab.handles.get_mut(index)?.take()?;
+        slab.free.push(index);
+        Some(handle)
+    }
+
+    pub fn insert_file(&self, file: OpenFile) -> u64 {
+        self.insert(Handle::File(Arc::new(file)))
+    }
+
+    pub fn insert_directory(&self, directory: OpenDirectory) -> u64 {
+        self.insert(Handle::Directory(Arc::new(directory)))
+    }
+
+    pub fn file(&self, fh: u64) -> Result<Arc<OpenFile>> {
+        match self.get(fh) {
+            Some(Handle::File(file)) => Ok(file),
+            Some(Handle::Directory(_)) | None => Err(Error::BadHandle),
+        }
+    }
+
+    pub fn directory(&self, fh: u64) -> Result<Arc<OpenDirectory>> {
+        match self.get(fh) {
+            Some(Handle::Directory(directory)) => Ok(directory),
+            Some(Handle::File(_)) | None => Err(Error::BadHandle),
+        }
+    }
+
+    pub fn remove_file(&self, fh: u64) -> Option<Arc<OpenFile>> {
+        match self.remove(fh) {
+            Some(Handle::File(file)) => Some(file),
+            Some(Handle::Directory(_)) | None => None,
+        }
+    }
+
+    pub fn remove_directory(&self, fh: u64) {
+        drop(self.remove(fh));
+    }
+}
+
+impl AsFd for OpenFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

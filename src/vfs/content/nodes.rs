@@ -1,0 +1,553 @@
+//! The table of nodes: ids, lookup counts, where each node was last found, and a bounded set of descriptors.
+//!
+//! A node has no descriptor of its own: it is found again through its parent and its name, and known by its identity
+//! ([`FileId`]). Descriptors of the nodes in use are kept in a ring of fixed size (second chance). Only nodes whose name
+//! was removed while the kernel knows them hold one for as long as they are known.
+
+use std::collections::HashMap;
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::Root;
+use crate::backing::{Stat, StatTime};
+use crate::name::Id;
+use crate::vfs::{CONTENT_BIT, Ino};
+
+/// Which file: the same for all its names, another one after the inode number was used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct FileId {
+    pub dev: u64,
+    pub ino: u64,
+    pub btime: StatTime,
+}
+
+impl FileId {
+    pub fn of(stat: &Stat) -> Self {
+        Self { dev: stat.dev, ino: stat.ino, btime: stat.btime }
+    }
+}
+
+/// What a node id stands for. Directories are also told apart by the view ([`view_of`]) that they are seen through.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Key {
+    /// An entry's own directory, whether it exists or not.
+    Root(u64, Id),
+    /// A file or directory below.
+    File(u64, FileId),
+}
+
+/// The number of a view: 0 for `entries/` (and for everything that is no directory), 1 for `trash/`, more for aliases.
+pub(super) fn view_of(root: &Root) -> u64 {
+    match root {
+        Root::Entries(_) => 0,
+        Root::Trash(_) => 1,
+        Root::Alias(_, number) => number.saturating_add(2),
+    }
+}
+
+/// The id of a root.
+pub(super) fn entry_of(root: &Root) -> &Id {
+    match root {
+        Root::Entries(id) | Root::Trash(id) | Root::Alias(id, _) => id,
+    }
+}
+
+/// Where a node was last found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// An entry's own directory.
+    Root(Root),
+    /// A name in a directory.
+    Below(Ino, Box<OsStr>),
+}
+
+/// What a file looked like when the kernel was last told, to see whether it was changed behind the mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Signature {
+    size: u64,
+    mtime: StatTime,
+    ctime: StatTime,
+}
+
+impl Signature {
+    pub fn of(stat: &Stat) -> Self {
+        Self { size: stat.size, mtime: stat.mtime, ctime: stat.ctime }
+    }
+}
+
+/// A file or directory that the kernel knows, or that is on the way to one.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub key: Key,
+    /// The file; none for an entry without a directory.
+    pub file: Option<FileId>,
+    /// `S_IFMT` of the mode.
+    pub kind: u32,
+    /// The view below, for directories.
+    pub view: u64,
+    /// The node of the entry's own directory.
+    pub root: Ino,
+    pub place: Place,
+    /// Its entry was deleted or moved away.
+    pub gone: bool,
+    /// What the kernel counts.
+    lookups: u64,
+    /// Nodes whose place is below this one.
+    children: u64,
+    /// Open files of it, by handle.
+    opens: Vec<(u64, Arc<OwnedFd>)>,
+    /// Its name was removed: there is no other way to it.
+    held: Option<Arc<OwnedFd>>,
+    slot: Option<usize>,
+    /// As the kernel last heard it with attributes.
+    pub told: Option<Signature>,
+    /// At the last open, after which the kernel has kept what it read; and whether a later change would have shown.
+    pub opened: Option<(Signature, bool)>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    ino: Ino,
+    fd: Arc<OwnedFd>,
+    used: bool,
+}
+
+/// Descriptors that nobody needs any more: to be closed after the table's lock is given up.
+pub(super) type Closing = Vec<Arc<OwnedFd>>;
+
+/// The way to a node: the nearest node with a descriptor and the names from there, or the entry's directory.
+#[derive(Debug)]
+pub(super) enum Way {
+    /// A descriptor of it.
+    Held(Arc<OwnedFd>),
+    /// Through names, each with the node that must be found there.
+    Through(Start, Vec<Step>),
+    /// Its entry was deleted, or the node is unknown.
+    Gone,
+}
+
+#[derive(Debug)]
+pub(super) enum Start {
+    Held(Arc<OwnedFd>),
+    Root(Ino, Root),
+}
+
+#[derive(Debug)]
+pub(super) struct Step {
+    pub ino: Ino,
+    pub name: CString,
+    pub file: FileId,
+}
+
+/// All nodes.
+#[derive(Debug)]
+pub(super) struct Table {
+    nodes: HashMap<Ino, Node>,
+    /// Nodes whose key is not the one that their id was made of (moved between views).
+    moved: HashMap<Key, Ino>,
+    /// Nodes of entries' own directories.
+    roots: HashMap<Id, Vec<Ino>>,
+    ring: Vec<Option<Slot>>,
+    free: Vec<usize>,
+    hand: usize,
+    capacity: usize,
+}
+
+/// Where the search for the id of a key begins.
+fn first_id(key: &Key) -> Ino {
+    match key {
+        Key::File(view, file) => file_ino(*view, file.dev, file.ino),
+        Key::Root(view, id) => {
+            let hash = id.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+            masked(mix(hash ^ mix(view.wrapping_add(0x5eed))))
+        }
+    }
+}
+
+/// The id that a file most probably has, by what a directory stream tells of it.
+pub(super) fn file_ino(view: u64, dev: u64, ino: u64) -> Ino {
+    masked(mix(ino ^ mix(dev ^ mix(view))))
+}
+
+fn masked(hash: u64) -> Ino {
+    CONTENT_BIT | hash & ((1 << 61) - 1)
+}
+
+/// The finalizer of splitmix64: a bijection that spreads every bit.
+fn mix(value: u64) -> u64 {
+    let value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ value >> 31
+}
+
+impl Table {
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            nodes: HashMap::new(),
+            moved: HashMap::new(),
+            roots: HashMap::new(),
+            ring: Vec::new(),
+            free: Vec::new(),
+            hand: 0,
+            capacity: capacity.max(1),
+        }
+    }
+
+    pub fn get(&self, ino: Ino) -> Option<&Node> {
+        self.nodes.get(&ino)
+    }
+
+    pub fn get_mut(&mut self, ino: Ino) -> Option<&mut Node> {
+        self.nodes.get_mut(&ino)
+    }
+
+    /// Number of nodes, and of descriptors in the ring.
+    #[cfg(test)]
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.nodes.len(), self.ring.iter().flatten().count())
+    }
+
+    /// Forgets every descriptor that can be opened again.
+    #[cfg(test)]
+    pub fn drop_ring(&mut self) {
+        self.nodes.values_mut().for_each(|node| node.slot = None);
+        (self.ring, self.free, self.hand) = (Vec::new(), Vec::new(), 0);
+    }
+
+    /// The node that has this key, if it is known; otherwise the id that it would get.
+    fn slot_of(&self, key: &Key) -> Result<Ino, Ino> {
+        if let Some(&ino) = self.moved.get(key) {
+            return Ok(ino);
+        }
+        let mut ino = first_id(key);
+        while let Some(node) = self.nodes.get(&ino) {
+            if !node.gone && node.key == *key {
+                return Ok(ino);
+            }
+            ino = masked(ino.wrapping_add(1));
+        }
+        Err(ino)
+    }
+
+    pub fn find(&self, key: &Key) -> Option<Ino> {
+        self.slot_of(key).ok()
+    }
+
+    /// The node of a file found at a place; its lookup count is raised by one. Gives none if the parent is unknown.
+    pub fn enter(&mut self, parent: Ino, name: &OsStr, stat: &Stat, closing: &mut Closing) -> Option<Ino> {
+        let (view, root) = self.nodes.get(&parent).map(|node| (node.view, node.root))?;
+        let view = if stat.is_directory() { view } else { 0 };
+        let file = FileId::of(stat);
+        let key = Key::File(view, file);
+        let ino = match self.slot_of(&key) {
+            Ok(ino) => {
+                self.place(ino, parent, name, closing);
+                ino
+            }
+            Err(ino) => {
+                let place = Place::Below(parent, name.into());
+                self.nodes
+                    .insert(ino, Node::new(key, Some(file), stat.mode & libc::S_IFMT, view, root, place));
+                if let Some(parent) = self.nodes.get_mut(&parent) {
+                    parent.children += 1;
+                }
+                ino
+            }
+        };
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.lookups += 1;
+            node.told = Some(Signature::of(stat));
+        }
+        Some(ino)
+    }
+
+    /// The node of an entry's own directory; its lookup count is raised by one.
+    pub fn enter_root(&mut self, root: Root, file: Option<FileId>, closing: &mut Closing) -> Ino {
+        let view = view_of(&root);
+        let id = entry_of(&root).clone();
+        let key = Key::Root(view, id.clone());
+        let ino = self.slot_of(&key).unwrap_or_else(|ino| {
+            self.nodes.insert(ino, Node::new(key, file, libc::S_IFDIR, view, ino, Place::Root(root)));
+            self.roots.entry(id).or_default().push(ino);
+            ino
+        });
+        self.set_root_file(ino, file, closing);
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.lookups += 1;
+        }
+        ino
+    }
+
+    /// An entry's directory was made, or is another one than before.
+    pub fn set_root_file(&mut self, ino: Ino, file: Option<FileId>, closing: &mut Closing) {
+        let Some(node) = self.nodes.get_mut(&ino).filter(|node| node.file != file) else { return };
+        node.file = file;
+        node.opened = None;
+        if let Some(slot) = node.slot.take() {
+            closing.extend(self.take_slot(slot));
+        }
+    }
+
+    /// Whether the entry of this directory is seen through more than one path now.
+    pub fn is_shared(&self, ino: Ino) -> bool {
+        let root = self.nodes.get(&ino).and_then(|node| self.nodes.get(&node.root));
+        match root.map(|root| &root.key) {
+            Some(Key::Root(_, id)) => self.roots.get(id).is_some_and(|roots| roots.len() > 1),
+            Some(Key::File(..)) | None => false,
+        }
+    }
+
+    /// Roots of this entry, seen through any path but the trash; of the trash only itself.
+    pub fn roots_like(&self, root: &Root) -> Vec<Ino> {
+        let trash = |view: u64| view == 1;
+        let wanted = trash(view_of(root));
+        let all = self.roots.get(entry_of(root)).into_iter().flatten().copied();
+        all.filter(|ino| self.nodes.get(ino).is_some_and(|node| trash(node.view) == wanted)).collect()
+    }
+
+    /// Marks a root as deleted: its id is not given again while the kernel knows it.
+    pub fn mark_gone(&mut self, ino: Ino, closing: &mut Closing) {
+        let Some(node) = self.nodes.get_mut(&ino) else { return };
+        node.gone = true;
+        node.held = None;
+        if let Key::Root(_, id) = &node.key
+            && let Some(roots) = self.roots.get_mut(id)
+        {
+            roots.retain(|&other| other != ino);
+            if roots.is_empty() {
+                let id = id.clone();
+                self.roots.remove(&id);
+            }
+        }
+        if let Some(slot) = node.slot.take() {
+            closing.extend(self.take_slot(slot));
+        }
+    }
+
+    /// Notes where a node is now.
+    pub fn place(&mut self, ino: Ino, parent: Ino, name: &OsStr, closing: &mut Closing) {
+        let Some((view, root)) = self.nodes.get(&parent).map(|node| (node.view, node.root)) else { return };
+        let Some(node) = self.nodes.get_mut(&ino) else { return };
+        let Place::Below(old, old_name) = &mut node.place else { return };
+        let before = std::mem::replace(old, parent);
+        if **old_name != *name {
+            *old_name = name.into();
+        }
+        node.root = root;
+        // What lies below keeps the view that its ids were made of; only this node is found under another key now.
+        if let Key::File(key_view, file) = node.key
+            && key_view != view
+            && node.kind == libc::S_IFDIR
+        {
+            let key = Key::File(view, file);
+            let old = std::mem::replace(&mut node.key, key.clone());
+            self.moved.remove(&old);
+            if first_id(&key) != ino {
+                self.moved.insert(key, ino);
+            }
+        }
+        if before != parent {
+            if let Some(parent) = self.nodes.get_mut(&parent) {
+                parent.children += 1;
+            }
+            self.release_child(before, closing);
+        }
+    }
+
+    /// Lowers a lookup count; removes the nodes that nobody knows any more.
+    pub fn forget(&mut self, ino: Ino, count: u64, closing: &mut Closing) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.lookups = node.lookups.saturating_sub(count);
+            self.remove_unused(ino, closing);
+        }
+    }
+
+    fn release_child(&mut self, ino: Ino, closing: &mut Closing) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.children = node.children.saturating_sub(1);
+            self.remove_unused(ino, closing);
+        }
+    }
+
+    fn remove_unused(&mut self, mut ino: Ino, closing: &mut Closing) {
+        while self
+            .nodes
+            .get(&ino)
+            .is_some_and(|node| node.lookups == 0 && node.children == 0 && node.opens.is_empty())
+        {
+            let Some(node) = self.nodes.remove(&ino) else { return };
+            if let Some(slot) = node.slot {
+                closing.extend(self.take_slot(slot));
+            }
+            closing.extend(node.held);
+            self.moved.remove(&node.key);
+            match node.place {
+                Place::Root(root) => {
+                    let id = entry_of(&root);
+                    if let Some(roots) = self.roots.get_mut(id) {
+                        roots.retain(|&other| other != ino);
+                        if roots.is_empty() {
+                            self.roots.remove(id);
+                        }
+                    }
+                    return;
+                }
+                Place::Below(parent, _) => {
+                    let Some(node) = self.nodes.get_mut(&parent) else { return };
+                    node.children = node.children.saturating_sub(1);
+                    ino = parent;
+                }
+            }
+        }
+        if self.nodes.len() < self.nodes.capacity() / 8 {
+            self.nodes.shrink_to(self.nodes.len() * 2);
+        }
+    }
+
+    /// Notes an open file: as long as it is open, it is the way to the node.
+    pub fn opened(&mut self, ino: Ino, fh: u64, fd: Arc<OwnedFd>) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.opens.push((fh, fd));
+        }
+    }
+
+    /// An open file was closed.
+    pub fn closed(&mut self, ino: Ino, fh: u64, closing: &mut Closing) {
+        let Some(node) = self.nodes.get_mut(&ino) else { return };
+        if let Some(index) = node.opens.iter().position(|(other, _)| *other == fh) {
+            closing.push(node.opens.swap_remove(index).1);
+        }
+        self.remove_unused(ino, closing);
+    }
+
+    /// A descriptor of the node if there is one now.
+    pub fn descriptor(&mut self, ino: Ino) -> Option<Arc<OwnedFd>> {
+        let node = self.nodes.get(&ino)?;
+        let own = node.held.as_ref().or_else(|| node.opens.first().map(|(_, fd)| fd));
+        if let Some(fd) = own {
+            return Some(Arc::clone(fd));
+        }
+        let slot = self.ring.get_mut(node.slot?)?.as_mut()?;
+        slot.used = true;
+        Some(Arc::clone(&slot.fd))
+    }
+
+    /// Keeps a descriptor for as long as the kernel knows the node: its name is about to be removed.
+    pub fn hold(&mut self, ino: Ino, fd: Arc<OwnedFd>, closing: &mut Closing) {
+        let Some(node) = self.nodes.get_mut(&ino) else { return };
+        node.held = Some(fd);
+        if let Some(slot) = node.slot.take() {
+            closing.extend(self.take_slot(slot));
+        }
+    }
+
+    /// The name was not removed after all.
+    pub fn unhold(&mut self, ino: Ino, closing: &mut Closing) {
+        closing.extend(self.nodes.get_mut(&ino).and_then(|node| node.held.take()));
+    }
+
+    /// Keeps a descriptor until its place in the ring is needed.
+    pub fn keep(&mut self, ino: Ino, fd: &Arc<OwnedFd>, closing: &mut Closing) {
+        if self.nodes.get(&ino).is_none_or(|node| node.gone || node.slot.is_some()) {
+            return;
+        }
+        let fresh = Slot { ino, fd: Arc::clone(fd), used: true };
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None if self.ring.len() < self.capacity => {
+                self.ring.push(None);
+                self.ring.len() - 1
+            }
+            None => self.victim(),
+        };
+        let Some(slot) = self.ring.get_mut(index) else { return };
+        if let Some(old) = slot.replace(fresh) {
+            if let Some(node) = self.nodes.get_mut(&old.ino) {
+                node.slot = None;
+            }
+            closing.push(old.fd);
+        }
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.slot = Some(index);
+        }
+    }
+
+    /// The next place of the ring that was not used since the hand last passed it.
+    fn victim(&mut self) -> usize {
+        loop {
+            let index = self.hand;
+            self.hand = (self.hand + 1) % self.ring.len().max(1);
+            match self.ring.get_mut(index) {
+                Some(Some(slot)) if slot.used => slot.used = false,
+                Some(_) | None => return index,
+            }
+        }
+    }
+
+    fn take_slot(&mut self, index: usize) -> Option<Arc<OwnedFd>> {
+        let slot = self.ring.get_mut(index)?.take()?;
+        self.free.push(index);
+        Some(slot.fd)
+    }
+
+    /// The way to a node.
+    pub fn way(&mut self, ino: Ino) -> Way {
+        let mut steps = Vec::new();
+        let mut at = ino;
+        loop {
+            let Some(node) = self.nodes.get(&at).filter(|node| !node.gone) else { return Way::Gone };
+            // Directories moved behind the mount may be known as each other's parents.
+            if steps.len() > self.nodes.len() {
+                return Way::Gone;
+            }
+            let place = match &node.place {
+                Place::Root(root) => Err(root.clone()),
+                Place::Below(parent, name) => Ok((*parent, OsString::from(name))),
+            };
+            let file = node.file;
+            if let Some(fd) = self.descriptor(at) {
+                if steps.is_empty() {
+                    return Way::Held(fd);
+                }
+                steps.reverse();
+                return Way::Through(Start::Held(fd), steps);
+            }
+            match (place, file) {
+                (Err(root), _) => {
+                    steps.reverse();
+                    return Way::Through(Start::Root(at, root), steps);
+                }
+                (Ok((parent, name)), Some(file)) => {
+                    let Ok(name) = crate::backing::component(&name) else { return Way::Gone };
+                    steps.push(Step { ino: at, name, file });
+                    at = parent;
+                }
+                (Ok(_), None) => return Way::Gone,
+            }
+        }
+    }
+}
+
+impl Node {
+    fn new(key: Key, file: Option<FileId>, kind: u32, view: u64, root: Ino, place: Place) -> Self {
+        Self {
+            key,
+            file,
+            kind,
+            view,
+            root,
+            place,
+            gone: false,
+            lookups: 0,
+            children: 0,
+            opens: Vec::new(),
+            held: None,
+            slot: None,
+            told: None,
+            opened: None,
+        }
+    }
+}

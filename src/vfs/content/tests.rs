@@ -1,0 +1,328 @@
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::vfs::{Opened, SetAttr};
+
+const TTL: Duration = Duration::from_secs(1);
+
+struct World {
+    dir: TempDir,
+    contents: Contents,
+    me: Caller,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = File::open(dir.path()).unwrap();
+        let backing = Backing::new(cache.as_fd()).unwrap();
+        let contents = Contents::new(backing, Options { ttl: TTL, ..Options::default() });
+        let meta = fs::metadata(dir.path()).unwrap();
+        Self { me: Caller { uid: meta.uid(), gid: meta.gid(), pid: 0 }, dir, contents }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    fn root(&self, id: &str) -> Ino {
+        self.contents.root(Root::Entries(Id::new(id).unwrap())).unwrap().attr.ino
+    }
+
+    fn lookup(&self, parent: Ino, name: &str) -> Result<Entry> {
+        self.contents.lookup(&self.me, parent, OsStr::new(name))
+    }
+
+    fn create(&self, parent: Ino, name: &str) -> (Entry, Opened) {
+        let flags = libc::O_RDWR;
+        self.contents.create(&self.me, parent, OsStr::new(name), libc::S_IFREG | 0o666, 0o022, flags).unwrap()
+    }
+
+    fn list(&self, ino: Ino) -> Vec<String> {
+        let fh = self.contents.opendir(&self.me, ino).unwrap().fh;
+        let mut names = Vec::new();
+        let add = &mut |entry: &crate::vfs::DirEntry| {
+            names.push(entry.name.to_str().unwrap().to_owned());
+            true
+        };
+        self.contents.readdir(fh, 0, add).unwrap();
+        self.contents.releasedir(fh);
+        names.sort();
+        names
+    }
+
+    fn errno<T>(result: Result<T>) -> i32 {
+        result.map(drop).unwrap_err().errno()
+    }
+}
+
+#[test]
+fn a_file_is_made_written_and_found_again() {
+    let world = World::new();
+    fs::create_dir(world.path("e1")).unwrap();
+    let root = world.root("e1");
+    let (entry, opened) = world.create(root, "f");
+    assert_eq!(world.contents.write(opened.fh, 3, b"abc", false).unwrap(), 3);
+    assert_eq!(world.contents.read(opened.fh, 0, 100).unwrap(), b"\0\0\0abc");
+    assert_eq!(fs::read(world.path("e1/f")).unwrap(), b"\0\0\0abc");
+    assert_eq!(entry.attr.mode, libc::S_IFREG | 0o644);
+    assert_eq!(world.lookup(root, "f").unwrap().attr.ino, entry.attr.ino);
+    assert_eq!(world.list(root), [".", "..", "f"]);
+    assert_eq!(World::errno(world.lookup(root, "g")), libc::ENOENT);
+}
+
+#[test]
+fn an_entry_without_a_directory_gets_one_when_it_is_needed() {
+    let world = World::new();
+    let root = world.root("e1");
+    assert_eq!(world.list(root), [".", ".."]);
+    assert_eq!(World::errno(world.lookup(root, "f")), libc::ENOENT);
+    assert!(!world.path("e1").exists(), "looking changes nothing");
+    world.create(root, "f");
+    assert!(world.path("e1/f").exists());
+    assert_eq!(world.root("e1"), root, "the node stays the same");
+    assert_eq!(world.list(root), [".", "..", "f"]);
+}
+
+#[test]
+fn a_link_in_place_of_an_entry_leads_nowhere() {
+    let world = World::new();
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("secret"), b"x").unwrap();
+    symlink(outside.path(), world.path("e1")).unwrap();
+    let root = world.root("e1");
+    assert_eq!(World::errno(world.lookup(root, "secret")), libc::ENOENT);
+    assert_eq!(world.list(root), [".", ".."]);
+    let made = world.contents.mkdir(&world.me, root, OsStr::new("d"), 0o777, 0);
+    assert_eq!(World::errno(made), libc::ENOTDIR);
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+
+    // A directory replaced by a link while it is in use.
+    fs::create_dir_all(world.path("e2/sub")).unwrap();
+    let sub = world.lookup(world.root("e2"), "sub").unwrap().attr.ino;
+    fs::remove_dir(world.path("e2/sub")).unwrap();
+    symlink(outside.path(), world.path("e2/sub")).unwrap();
+    assert!(world.lookup(sub, "secret").is_err());
+    assert!(world.lookup(world.root("e2"), "..").is_err());
+}
+
+#[test]
+fn what_was_unlinked_lives_while_it_is_known() {
+    let world = World::new();
+    fs::create_dir(world.path("e1")).unwrap();
+    let root = world.root("e1");
+    let (entry, opened) = world.create(root, "f");
+    world.contents.write(opened.fh, 0, b"data", false).unwrap();
+    world.contents.unlink(&world.me, root, OsStr::new("f")).unwrap();
+    world.contents.release(opened.fh);
+    let ino = entry.attr.ino;
+    assert_eq!(world.contents.getattr(ino, None).unwrap().0.nlink, 0);
+    let set = SetAttr { size: Some(2), mode: Some(0o600), ..SetAttr::default() };
+    assert_eq!(world.contents.setattr(&world.me, ino, &set, None).unwrap().0.size, 2);
+    let again = world.contents.open(&world.me, ino, libc::O_RDONLY).unwrap();
+    assert_eq!(world.contents.read(again.fh, 0, 10).unwrap(), b"da");
+    world.contents.release(again.fh);
+    world.contents.forget(ino, 1);
+    assert_eq!(World::errno(world.contents.getattr(ino, None)), libc::ESTALE);
+}
+
+#[test]
+fn nodes_follow_renames_of_the_directories_above() {
+    let world = World::new();
+    fs::create_dir_all(world.path("e1/a/b/c")).unwrap();
+    fs::write(world.path("e1/a/b/c/f"), b"here").unwrap();
+    let root = world.root("e1");
+    let a = world.lookup(root, "a").unwrap().attr.ino;
+    let b = world.lookup(a, "b").unwrap().attr.ino;
+    let c = world.lookup(b, "c").unwrap().attr.ino;
+    let f = world.lookup(c, "f").unwrap().attr.ino;
+    world.contents.rename(&world.me, (a, OsStr::new("b")), (root, OsStr::new("moved")), 0).unwrap();
+    // Without the descriptors that it still has.
+    *world.contents.table() = {
+        let mut table = std::mem::replace(&mut *world.contents.table(), Table::new(1));
+        table.drop_ring();
+        table
+    };
+    let opened = world.contents.open(&world.me, f, libc::O_RDONLY).unwrap();
+    assert_eq!(world.contents.read(opened.fh, 0, 10).unwrap(), b"here");
+    assert_eq!(world.lookup(world.lookup(root, "moved").unwrap().attr.ino, "c").unwrap().attr.ino, c);
+}
+
+#[test]
+fn descriptors_are_bounded_and_nodes_given_back() {
+    let world = World::new();
+    *world.contents.table() = Table::new(8);
+    fs::create_dir(world.path("e1")).unwrap();
+    let root = world.root("e1");
+    let mut known = Vec::new();
+    for i in 0..100 {
+        let name = format!("d{i}");
+        fs::create_dir(world.path("e1").join(&name)).unwrap();
+        fs::write(world.path("e1").join(&name).join("f"), &name).unwrap();
+        let directory = world.lookup(root, &name).unwrap().attr.ino;
+        known.push((directory, world.lookup(directory, "f").unwrap().attr.ino, name));
+    }
+    assert_eq!(world.contents.table().sizes(), (201, 8));
+    for (_, file, name) in &known {
+        let opened = world.contents.open(&world.me, *file, libc::O_RDONLY).unwrap();
+        assert_eq!(world.contents.read(opened.fh, 0, 10).unwrap(), name.as_bytes());
+        world.contents.release(opened.fh);
+    }
+    // Out of order: directories before what is in them.
+    known.iter().for_each(|(directory, ..)| world.contents.forget(*directory, 1));
+    assert_eq!(world.contents.table().sizes().0, 201);
+    known.iter().for_each(|(_, file, _)| world.contents.forget(*file, 1));
+    assert_eq!(world.contents.table().sizes().0, 1);
+    world.contents.forget(root, 1);
+    assert_eq!(world.contents.table().sizes(), (0, 0));
+}
+
+#[test]
+fn two_paths_share_files_but_not_directories() {
+    let world = World::new();
+    fs::create_dir_all(world.path("e1/sub")).unwrap();
+    fs::write(world.path("e1/f"), b"").unwrap();
+    let id = Id::new("e1").unwrap();
+    let entries = world.contents.root(Root::Entries(id.clone())).unwrap();
+    assert_eq!((entries.entry_ttl, entries.attr_ttl), (TTL, TTL));
+    let alias = world.contents.root(Root::Alias(id.clone(), 7)).unwrap();
+    assert_ne!(entries.attr.ino, alias.attr.ino);
+    let through = |ino: Ino, name: &str| world.lookup(ino, name).unwrap();
+    assert_eq!(through(entries.attr.ino, "f").attr.ino, through(alias.attr.ino, "f").attr.ino);
+    assert_ne!(through(entries.attr.ino, "sub").attr.ino, through(alias.attr.ino, "sub").attr.ino);
+    assert_eq!(
+        through(entries.attr.ino, "f").entry_ttl,
+        Duration::ZERO,
+        "a name may vanish through the other path"
+    );
+    // Once the other path is forgotten, names are kept again.
+    world.contents.forget(through(alias.attr.ino, "sub").attr.ino, 2);
+    world.contents.forget(alias.attr.ino, 1);
+    assert_eq!(world.contents.as_root(entries.attr.ino), Some(Root::Entries(id)));
+    let ino = through(entries.attr.ino, "f").attr.ino;
+    world.contents.forget(ino, 10);
+    assert_eq!(through(entries.attr.ino, "f").entry_ttl, TTL);
+}
+
+#[test]
+fn a_deleted_entry_is_stale_and_its_id_may_come_again() {
+    let world = World::new();
+    fs::create_dir_all(world.path("e1/sub")).unwrap();
+    let root = Root::Entries(Id::new("e1").unwrap());
+    let ino = world.root("e1");
+    let sub = world.lookup(ino, "sub").unwrap().attr.ino;
+    assert!(!world.contents.is_empty_root(&root).unwrap());
+    world.contents.rmdir(&world.me, ino, OsStr::new("sub")).unwrap();
+    assert_eq!(world.contents.getattr(sub, None).unwrap().0.ino, sub);
+    assert!(world.contents.is_empty_root(&root).unwrap());
+    world.contents.rmdir_root(&world.me, &root).unwrap();
+    world.contents.rmdir_root(&world.me, &root).unwrap();
+    world.contents.gone(&root);
+    assert_eq!(World::errno(world.contents.getattr(ino, None)), libc::ESTALE);
+    assert_eq!(world.contents.as_root(ino), None);
+    fs::create_dir(world.path("e1")).unwrap();
+    let again = world.root("e1");
+    assert_ne!(again, ino);
+    world.contents.forget(ino, 1);
+    assert_eq!(world.list(again), [".", ".."]);
+}
+
+#[test]
+fn rename_flags_and_hard_links() {
+    let world = World::new();
+    fs::create_dir(world.path("e1")).unwrap();
+    let root = world.root("e1");
+    let name = OsStr::new;
+    for file in ["a", "b"] {
+        fs::write(world.path("e1").join(file), file).unwrap();
+    }
+    let (a, b) = (world.lookup(root, "a").unwrap().attr.ino, world.lookup(root, "b").unwrap().attr.ino);
+    let rename =
+        |from, to, flags| world.contents.rename(&world.me, (root, name(from)), (root, name(to)), flags);
+    assert_eq!(World::errno(rename("a", "b", libc::RENAME_NOREPLACE)), libc::EEXIST);
+    rename("a", "b", libc::RENAME_EXCHANGE).unwrap();
+    assert_eq!(
+        (world.lookup(root, "a").unwrap().attr.ino, world.lookup(root, "b").unwrap().attr.ino),
+        (b, a)
+    );
+    let linked = world.contents.link(&world.me, a, root, name("c")).unwrap();
+    assert_eq!((linked.attr.ino, linked.attr.nlink), (a, 2));
+    rename("b", "c", 0).unwrap();
+    assert_eq!(world.list(root), [".", "..", "a", "b", "c"], "two names of one file: nothing happens");
+    rename("a", "c", 0).unwrap();
+    assert_eq!(world.contents.getattr(a, None).unwrap().0.nlink, 1);
+    assert_eq!(fs::read(world.path("e1/c")).unwrap(), b"b");
+}
+
+#[test]
+fn changes_behind_the_mount_are_seen_at_open() {
+    let world = World::new();
+    fs::create_dir(world.path("e1")).unwrap();
+    let path = world.path("e1/f");
+    fs::write(&path, b"one").unwrap();
+    let ino = world.lookup(world.root("e1"), "f").unwrap().attr.ino;
+    let open = || {
+        let opened = world.contents.open(&world.me, ino, libc::O_RDONLY).unwrap();
+        world.contents.release(opened.fh);
+        (opened.keep_cache, opened.stale_attr)
+    };
+    assert_eq!(open(), (false, false));
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while open() != (true, false) {
+        assert!(std::time::Instant::now() < deadline, "an unchanged file is never kept");
+        std::thread::yield_now();
+    }
+    fs::write(&path, b"two").unwrap();
+    assert_eq!(open(), (false, true));
+    // Too fresh: a further change might leave the times as they are.
+    assert!(!open().0);
+    // Replaced: not this node any more.
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, b"three").unwrap();
+    assert_eq!(World::errno(world.contents.open(&world.me, ino, libc::O_RDONLY)), libc::ESTALE);
+}
+
+#[test]
+fn numbers_of_readdir_are_those_of_stat() {
+    let world = World::new();
+    fs::create_dir_all(world.path("e1/d")).unwrap();
+    fs::write(world.path("e1/f"), b"").unwrap();
+    let root = world.root("e1");
+    let fh = world.contents.opendir(&world.me, root).unwrap().fh;
+    let mut seen = Vec::new();
+    let add = &mut |entry: &crate::vfs::DirEntry| {
+        seen.push((entry.name.clone(), entry.ino));
+        true
+    };
+    world.contents.readdir(fh, 0, add).unwrap();
+    for (name, ino) in seen.iter().filter(|(name, _)| name != "." && name != "..") {
+        assert_eq!(world.lookup(root, name.to_str().unwrap()).unwrap().attr.ino, *ino);
+    }
+    let mut counted = 0;
+    let add = &mut |_: &crate::vfs::DirEntry, _: &Entry| {
+        counted += 1;
+        counted < 4
+    };
+    world.contents.readdirplus(&world.me, fh, 0, add).unwrap();
+    world.contents.releasedir(fh);
+    for (_, ino) in seen {
+        world.contents.forget(ino, if ino == root { 0 } else { 2 });
+    }
+    assert_eq!(world.contents.table().sizes().0, 1, "what was not taken was not counted");
+}
+
+#[test]
+fn whoever_may_write() {
+    let world = World::new();
+    fs::create_dir(world.path("e1")).unwrap();
+    let root = world.root("e1");
+    assert!(world.contents.may_write(&world.me, root).unwrap());
+    if world.me.uid != 0 {
+        fs::set_permissions(world.path("e1"), fs::Permissions::from_mode(0o555)).unwrap();
+        assert!(!world.contents.may_write(&world.me, root).unwrap());
+    }
+}
