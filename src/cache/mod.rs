@@ -218,6 +218,7 @@ impl std::fmt::Display for CacheError {
             Self::Edit(EditError::Exists) => f.write_str("the attribute, or one that contradicts it, exists"),
             Self::Edit(EditError::Reserved) => f.write_str("a reserved member cannot be changed"),
             Self::Edit(EditError::NotAnArray) => f.write_str("the attribute is not an array"),
+            Self::Edit(EditError::TooDeep) => f.write_str("the attribute would be nested too deeply"),
             Self::TooLarge => f.write_str("the attributes are too large or nested too deeply"),
             Self::Store(error) => error.fmt(f),
             Self::Closed => f.write_str("the cache is closed"),

@@ -103,7 +103,7 @@ pub fn attributes(pairs: &[(Key, Value<'static>)]) -> Result<Object<'static>> {
         apply(&mut object, &Edit::Set(key.clone(), value.clone(), SetMode::Any)).map_err(|e| {
             usage(match e {
                 EditError::Exists => format!("`{}` is a value and has members at once", key.as_str()),
-                EditError::NoKey | EditError::Reserved | EditError::NotAnArray => {
+                EditError::NoKey | EditError::Reserved | EditError::NotAnArray | EditError::TooDeep => {
                     format!("`{}` cannot be set", key.as_str())
                 }
             })

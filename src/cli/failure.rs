@@ -151,6 +151,7 @@ pub fn cache(place: impl Display, error: &CacheError) -> Failure {
                     "a key in the way: one is a value where the other has members (a and a.b cannot both be)",
                 EditError::Reserved => "`_id`, `_timestamp`, `@` and `$` are kept by the cache",
                 EditError::NotAnArray => "the value is no array",
+                EditError::TooDeep => "nested too deeply",
             }
         )),
         CacheError::TooLarge => self::error(format!("{place}: the attributes would be over 16 MiB"))

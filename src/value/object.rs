@@ -121,6 +121,17 @@ impl<'a> Object<'a> {
     }
 }
 
+impl<'a> FromIterator<(Text<'a>, Value<'a>)> for Object<'a> {
+    /// Of a name that stands twice the last value counts, in the place of the first.
+    fn from_iter<I: IntoIterator<Item = (Text<'a>, Value<'a>)>>(members: I) -> Self {
+        let mut builder = Builder::default();
+        for (name, value) in members {
+            builder.put(name, value);
+        }
+        builder.finish()
+    }
+}
+
 /// An object in the making: puts a member in constant time, however many there are.
 #[derive(Default)]
 pub(super) struct Builder<'a> {

@@ -108,7 +108,7 @@ fn cache_errno(error: &CacheError) -> i32 {
             EditError::NoKey => libc::ENOENT,
             EditError::Exists => libc::EEXIST,
             EditError::Reserved => libc::EPERM,
-            EditError::NotAnArray => libc::EINVAL,
+            EditError::NotAnArray | EditError::TooDeep => libc::EINVAL,
         },
         CacheError::TooLarge => libc::EFBIG,
         CacheError::Store(error) => match &**error {
