@@ -206,7 +206,7 @@ impl Store {
             )?;
         let store = Self {
             local: sys::is_local(dir.as_fd()),
-            watch: Watch::new(dir.as_fd()),
+            watch: Watch::new(),
             sys,
             dir,
             path,
@@ -264,7 +264,7 @@ impl Store {
 
     /// Waits until the log may have changed: inotify says so, [`Store::wake`] was called, or `timeout` has passed.
     pub fn wait(&self, timeout: Duration) {
-        self.watch.wait(timeout);
+        self.watch.wait(self.dir(), timeout);
     }
 
     /// Ends a [`Store::wait`] of another thread.
@@ -318,17 +318,26 @@ impl Store {
         let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
         let file =
             sys::retry(|| self.sys.open(self.dir(), name, flags, 0o666)).map_err(StoreError::io(doing))?;
-        let dir = sys::retry(|| self.sys.stat_file(&self.dir)).map_err(StoreError::io(doing))?;
+        if let Err(source) = self.share(&file) {
+            let _ = self.sys.unlink(self.dir(), name);
+            return Err(StoreError::Io { doing, source });
+        }
+        Ok(file)
+    }
+
+    /// Gives a new file to those whose cache it is.
+    fn share(&self, file: &File) -> io::Result<()> {
+        let dir = sys::retry(|| self.sys.stat_file(&self.dir))?;
         // SAFETY: geteuid has no preconditions.
         let root = unsafe { libc::geteuid() } == 0;
         if root && dir.uid != 0 {
-            self.sys.set_owner(&file, dir.uid, dir.gid).map_err(StoreError::io(doing))?;
+            sys::retry(|| self.sys.set_owner(file, dir.uid, dir.gid))?;
         }
         if dir.mode & 0o022 != 0 {
             // The umask took away what others need who may write here too.
-            self.sys.set_mode(&file, dir.mode & 0o666).map_err(StoreError::io(doing))?;
+            sys::retry(|| self.sys.set_mode(file, dir.mode & 0o666))?;
         }
-        Ok(file)
+        Ok(())
     }
 }
 

@@ -13,23 +13,29 @@ use super::{LOG, hold};
 /// Tells of changes of the log, and can be woken.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// Held by the thread that waits.
-    inotify: Mutex<Option<Inotify>>,
+    /// Held by the thread that waits; made by the first wait, for whoever looks but once does without (closing one takes the
+    /// kernel ten milliseconds).
+    inotify: Mutex<Option<Option<Inotify>>>,
     /// An eventfd; `None` if there was none to have: then waits are short.
     bell: Option<OwnedFd>,
 }
 
 impl Watch {
-    /// Watches a directory.
-    pub fn new(dir: BorrowedFd<'_>) -> Self {
-        let inotify = watch(dir).inspect_err(|e| ::log::info!("no inotify on the cache directory: {e}")).ok();
-        Self { inotify: Mutex::new(inotify), bell: bell().ok() }
+    /// Watches nothing yet.
+    pub fn new() -> Self {
+        Self { inotify: Mutex::default(), bell: bell().ok() }
     }
 
-    /// Waits until the log may have changed, the bell is rung, or the time has passed.
-    pub fn wait(&self, timeout: Duration) {
+    /// Waits until the log in a directory may have changed, the bell is rung, or the time has passed. The first call does not
+    /// wait: it may have changed since it was read.
+    pub fn wait(&self, dir: BorrowedFd<'_>, timeout: Duration) {
         let end = Instant::now() + timeout;
         let mut inotify = hold(&self.inotify);
+        let Some(inotify) = &mut *inotify else {
+            let watched = watch(dir).inspect_err(|e| ::log::info!("no inotify on the cache directory: {e}"));
+            *inotify = Some(watched.ok());
+            return;
+        };
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let left = if self.bell.is_some() { left } else { left.min(Duration::from_millis(50)) };

@@ -75,6 +75,11 @@ impl Faulty {
         std::mem::take(&mut *self.state.lock().unwrap()).hit
     }
 
+    /// Every call of a kind fails from now on.
+    pub fn break_always(&self, op: Op, errno: i32) {
+        self.state.lock().unwrap().broken = Some((Some(op), errno));
+    }
+
     fn enter(&self, op: Op) -> io::Result<Verdict> {
         let mut state = self.state.lock().unwrap();
         let call = state.calls;
