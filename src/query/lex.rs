@@ -75,6 +75,8 @@ fn next(first: char, rest: &str, column: usize) -> Result<(Option<Token>, usize)
         }
     }
     match first {
+        // An empty member at the start of a longer key: `"".name`, `""[]`.
+        '"' if rest.strip_prefix("\"\"").is_some_and(|after| after.starts_with(['.', '['])) => Ok(word(rest)),
         '"' => quoted(rest, column),
         '[' | '{' => Ok(json(rest).unwrap_or_else(|| word(rest))),
         _ => Ok(word(rest)),
@@ -142,5 +144,9 @@ fn json(rest: &str) -> Option<(Option<Token>, usize)> {
     }
     let text = rest.get(..=offset)?;
     Value::parse(text.as_bytes()).ok()?;
+    // `[1]x` is a bare word like any other.
+    if rest.get(offset + 1..)?.chars().next().is_some_and(|after| !ends_word(after)) {
+        return None;
+    }
     Some((Some(Token::Word(text.to_owned())), text.len()))
 }

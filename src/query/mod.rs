@@ -139,6 +139,12 @@ impl Expr {
     }
 }
 
+impl Expr {
+    fn fmt_in(&self, f: &mut fmt::Formatter<'_>, parentheses: bool) -> fmt::Result {
+        if parentheses { write!(f, "({self})") } else { write!(f, "{self}") }
+    }
+}
+
 /// The expression in one spelling, which parses to the same tree.
 impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -164,9 +170,20 @@ impl fmt::Display for Expr {
                 write!(f, "{} in ({})", key_text(key), list.join(", "))
             }
             Self::Has(key) => write!(f, "has({})", key_text(key)),
-            Self::And(left, right) => write!(f, "({left} and {right})"),
-            Self::Or(left, right) => write!(f, "({left} or {right})"),
-            Self::Not(inner) => write!(f, "not {inner}"),
+            // Chains group to the left: parentheses stand only where the tree is another one.
+            Self::And(left, right) => {
+                left.fmt_in(f, matches!(**left, Self::Or(..)))?;
+                f.write_str(" and ")?;
+                right.fmt_in(f, matches!(**right, Self::Or(..) | Self::And(..)))
+            }
+            Self::Or(left, right) => {
+                write!(f, "{left} or ")?;
+                right.fmt_in(f, matches!(**right, Self::Or(..)))
+            }
+            Self::Not(inner) => {
+                f.write_str("not ")?;
+                inner.fmt_in(f, matches!(**inner, Self::Or(..) | Self::And(..)))
+            }
         }
     }
 }

@@ -145,6 +145,8 @@ impl Parser {
     fn key(&mut self, expected: &str) -> Result<Key, SyntaxError> {
         let parsed = match self.peek() {
             Some(Token::Word(word)) if !matches!(word.as_str(), "and" | "or" | "not") => Key::parse(word),
+            // The one spelling of an empty member.
+            Some(Token::Quoted(text)) if text.as_bytes().is_empty() => Key::parse("\"\""),
             Some(Token::Quoted(text)) => text.as_str().map_or(Err(NameError::NotUtf8), Key::parse),
             _ => return Err(self.error(expected)),
         };
@@ -158,7 +160,12 @@ impl Parser {
             Some(Token::Word(word)) if is_time(key) => match (time::age(word), time::date(word)) {
                 (Some(age), _) => Operand::Ago(age),
                 (None, Some(date)) => Operand::Leaf(Leaf::from(date)),
-                (None, None) => Operand::Leaf(Leaf::of(&Value::from_text(word))),
+                (None, None) => match Leaf::of(&Value::from_text(word)) {
+                    Leaf::String(_) => {
+                        return Err(self.error("a number, a date such as 2026-11-22 or an age such as -7d"));
+                    }
+                    leaf => Operand::Leaf(leaf),
+                },
             },
             Some(Token::Word(word)) => Operand::Leaf(Leaf::of(&Value::from_text(word))),
             Some(Token::Quoted(text)) => Operand::Leaf(Leaf::String(text.as_bytes().into())),
