@@ -41,18 +41,63 @@ pub fn impersonate(uid: u32, gid: u32, pid: u32) -> io::Result<Impersonation> {
     Ok(taken)
 }
 
-/// Acts as nobody in particular: without the rights over files that root has, so that the kernel drops set-user-id bits
-/// on a write as it does for everybody else. Does nothing if the process is not root's.
-pub fn unprivileged() -> Option<Impersonation> {
-    const NOBODY: u32 = 65534;
+/// The thread is without some of the daemon's capabilities until this is dropped.
+#[derive(Debug)]
+pub struct Deprived {
+    before: [CapabilityData; 2],
+    _thread: PhantomData<*const ()>,
+}
+
+/// As the kernel has it for `capget` and `capset`, version 3.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+struct CapabilityData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: i32,
+}
+
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+/// For writing on behalf of an ordinary user: without the rights to leave set-user-id bits in place and to exceed
+/// quotas and reserved space. Does nothing if the process is not root's.
+pub fn without_privileges() -> Option<Deprived> {
+    const FSETID: u32 = 1 << 4;
+    const SYS_RESOURCE: u32 = 1 << 24;
     if !is_root() {
         return None;
     }
-    let mut taken = Impersonation { uid: true, gid: false, groups: false, _thread: PhantomData };
-    if set_fsuid(NOBODY).is_err() {
-        taken.uid = false;
+    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let mut before = [CapabilityData::default(); 2];
+    // SAFETY: a header and two elements, as version 3 has it; 0 is the calling thread.
+    if unsafe { libc::syscall(libc::SYS_capget, &raw const header, before.as_mut_ptr()) } != 0 {
+        return None;
     }
-    Some(taken)
+    let [first, second] = before;
+    let less = CapabilityData { effective: first.effective & !(FSETID | SYS_RESOURCE), ..first };
+    set_capabilities(&[less, second]).ok()?;
+    Some(Deprived { before, _thread: PhantomData })
+}
+
+fn set_capabilities(data: &[CapabilityData; 2]) -> io::Result<()> {
+    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+    // SAFETY: as for capget; the call changes this thread alone.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+impl Drop for Deprived {
+    fn drop(&mut self) {
+        if let Err(error) = set_capabilities(&self.before) {
+            log::error!("cannot take back the daemon's own capabilities: {error}");
+        }
+    }
 }
 
 /// Whether the process is root's.

@@ -1,9 +1,23 @@
 //! The only user of `fuser`: decode, call [`crate::vfs`], map the error, reply.
 
-use std::path::Path;
+mod convert;
+mod passthrough;
+mod server;
+mod unmount;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use fuser::{Config, MountOption, Session, SessionACL};
 
 use crate::cache::Cache;
+use crate::vfs::{self, Vfs};
+
+use self::server::Server;
 
 /// What `-o` asks of the kernel and the daemon.
 #[derive(Debug, Clone, Default)]
@@ -23,22 +37,124 @@ pub struct MountOptions {
 /// A live mount.
 #[derive(Debug)]
 pub struct Mount {
-    _todo: (),
+    session: JoinHandle<io::Result<()>>,
+    mountpoint: PathBuf,
+    device: OwnedFd,
 }
+
+/// Threads that read requests. One answers a single client soonest, four with channels of their own the most clients.
+const THREADS: usize = 4;
 
 impl Mount {
     /// Mounts; comes back when the mount is live.
-    pub fn new(cache: Arc<Cache>, mountpoint: &Path, options: &MountOptions) -> std::io::Result<Self> {
-        todo!()
+    pub fn new(cache: Arc<Cache>, mountpoint: &Path, options: &MountOptions) -> io::Result<Self> {
+        keep_large_buffers();
+        let mountpoint = mountpoint.canonicalize()?;
+        let passthrough = is_root() && !options.no_passthrough;
+        let vfs_options = vfs::Options {
+            read_only: options.read_only,
+            allow_other: options.allow_other,
+            epochs: false,
+            passthrough,
+            mountpoint: mountpoint.clone(),
+        };
+        let publisher = Arc::clone(&cache);
+        let vfs = Vfs::new(cache, vfs_options);
+        let vfs = Arc::new(vfs.map_err(|error| io::Error::from_raw_os_error(error.errno()))?);
+        let server = Server::new(vfs, passthrough);
+        let negotiated = server.negotiated();
+        let session = Session::new(server, &mountpoint, &config(options))?;
+        negotiated.set_notifier(session.notifier());
+        let device = session.as_fd().try_clone_to_owned()?;
+        if negotiated.epochs() {
+            let device = File::from(device.try_clone()?);
+            publisher.set_hook(Box::new(move |_| forget_names(&device)));
+        }
+        let session = std::thread::Builder::new().name("fuse".into()).spawn(move || session.run())?;
+        Ok(Self { session, mountpoint, device })
     }
 
     /// Waits until it is unmounted, by whomever.
-    pub fn wait(self) -> std::io::Result<()> {
-        todo!()
+    pub fn wait(self) -> io::Result<()> {
+        self.session
+            .join()
+            .map_err(|_| io::Error::other("a thread that serves requests has ended by a panic"))?
     }
 
-    /// A function that unmounts, for a signal handling thread.
-    pub fn unmounter(&self) -> Box<dyn FnMut() -> std::io::Result<()> + Send> {
-        todo!()
+    /// A function that unmounts, for a signal handling thread. If files are open below the mount point, it is taken away from
+    /// there, and the mount ends when they are closed.
+    pub fn unmounter(&self) -> Box<dyn FnMut() -> io::Result<()> + Send> {
+        let mountpoint = self.mountpoint.clone();
+        let device = self.device.try_clone();
+        Box::new(move || match &device {
+            Ok(device) => unmount::unmount(&mountpoint, device.as_fd()),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        })
+    }
+}
+
+fn config(options: &MountOptions) -> Config {
+    let mut mount_options = vec![
+        MountOption::FSName("cachedirfs".into()),
+        MountOption::Subtype("cachedirfs".into()),
+        MountOption::DefaultPermissions,
+    ];
+    if options.read_only {
+        mount_options.push(MountOption::RO);
+    }
+    mount_options.extend(options.other.iter().map(|option| match option.as_str() {
+        "dev" => MountOption::Dev,
+        "nodev" => MountOption::NoDev,
+        "suid" => MountOption::Suid,
+        "nosuid" => MountOption::NoSuid,
+        "exec" => MountOption::Exec,
+        "noexec" => MountOption::NoExec,
+        "atime" => MountOption::Atime,
+        "noatime" => MountOption::NoAtime,
+        "dirsync" => MountOption::DirSync,
+        other => MountOption::CUSTOM(other.into()),
+    }));
+    let mut config = Config::default();
+    config.mount_options = mount_options;
+    config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
+    config.n_threads = Some(if options.threads == 0 { THREADS } else { options.threads });
+    // A channel for each thread needs the device itself, which fusermount3 does not.
+    config.clone_fd = OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok();
+    config
+}
+
+/// Tells the kernel to ask again for every name that it keeps (`FUSE_NOTIFY_INC_EPOCH`, Linux 6.16). It takes no lock of the
+/// kernel that a request could hold, so it may be sent from anywhere.
+fn forget_names(mut device: &File) {
+    const INC_EPOCH: i32 = 8;
+    /// Of `fuse_out_header`: length, code, and no request that this answers.
+    const LENGTH: u32 = 16;
+    let mut message = [0; 16];
+    let (length, rest) = message.split_at_mut(4);
+    length.copy_from_slice(&LENGTH.to_ne_bytes());
+    if let Some(code) = rest.get_mut(..4) {
+        code.copy_from_slice(&INC_EPOCH.to_ne_bytes());
+    }
+    // One write is one message.
+    if let Err(error) = device.write_all(&message) {
+        log::debug!("the kernel was not told of new names: {error}");
+    }
+}
+
+fn is_root() -> bool {
+    // SAFETY: has no arguments and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Buffers of a mebibyte are used again instead of being given back to the kernel and faulted in for each read.
+fn keep_large_buffers() {
+    #[cfg(target_env = "gnu")]
+    {
+        const LARGE: i32 = 32 << 20;
+        // SAFETY: plain numbers.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE);
+        }
     }
 }

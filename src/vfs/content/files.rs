@@ -126,7 +126,7 @@ impl Contents {
     /// Writes.
     pub fn write(&self, fh: u64, offset: u64, data: &[u8], kill_suid: bool) -> Result<u32> {
         let file = self.handles.file(fh)?;
-        let _ordinary = if kill_suid { credentials::unprivileged() } else { None };
+        let _ordinary = if kill_suid { credentials::without_privileges() } else { None };
         let written = backing::write_at(file.as_fd(), offset, data)?;
         u32::try_from(written).map_err(|_| Error::Invalid)
     }
@@ -239,7 +239,13 @@ impl Contents {
             (node.view, parent, node.file.map_or(0, |file| file.dev))
         };
         let mut stream = directory.stream();
-        stream.read(cookie, &mut |fd, raw| {
+        stream.read(cookie, &mut |fd, mut raw| {
+            if let Some(fd) = fd.filter(|_| raw.kind == 0)
+                && let Ok(stat) = component(raw.name).and_then(|name| backing::stat_at(fd, &name))
+            {
+                // A file system that keeps no types in its directories.
+                raw.kind = stat.mode & libc::S_IFMT;
+            }
             let ino = match raw.name {
                 name if name == "." => directory.ino,
                 name if name == ".." => parent,

@@ -21,6 +21,7 @@ use std::time::Duration;
 use self::handles::Handles;
 use self::nodes::{Closing, FileId, Place, Start, Step, Table, Way, entry_of};
 use super::{Attr, Caller, Entry, Error, Ino, Result, StatFs, Time};
+pub use crate::backing::credentials::without_privileges;
 use crate::backing::credentials::{self, Impersonation, Umask};
 use crate::backing::{self, Backing, Stat, component};
 use crate::name::Id;

@@ -1,0 +1,528 @@
+//! The callbacks.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, Generation, INodeNo, InitFlags, IoctlFlags,
+    KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use super::convert::{caller, errno, file_attr, file_type, open_flags, set_time};
+use super::passthrough::Backings;
+use crate::vfs::{self, Error, SetAttr, Vfs};
+
+/// Node ids are never reused for something else, so there is one generation.
+const GENERATION: Generation = Generation(0);
+/// The protocol's minor version that has `FUSE_NOTIFY_INC_EPOCH`.
+const EPOCH_MINOR: u32 = 44;
+const MAX_WRITE: u32 = 1 << 20;
+
+/// What turned out when the kernel and the daemon met, shared with the mount.
+#[derive(Debug, Default)]
+pub(super) struct Negotiated {
+    epochs: AtomicBool,
+    notifier: OnceLock<Notifier>,
+}
+
+impl Negotiated {
+    pub fn epochs(&self) -> bool {
+        self.epochs.load(Ordering::Relaxed)
+    }
+
+    pub fn set_notifier(&self, notifier: Notifier) {
+        // Set once for each session.
+        let _ = self.notifier.set(notifier);
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Server {
+    vfs: Arc<Vfs>,
+    backings: Arc<Backings>,
+    negotiated: Arc<Negotiated>,
+}
+
+impl Server {
+    pub fn new(vfs: Arc<Vfs>, passthrough: bool) -> Self {
+        Self { vfs, backings: Arc::new(Backings::new(passthrough)), negotiated: Arc::default() }
+    }
+
+    pub fn negotiated(&self) -> Arc<Negotiated> {
+        Arc::clone(&self.negotiated)
+    }
+
+    fn entry_done(reply: ReplyEntry) -> vfs::Done<vfs::Entry> {
+        Box::new(move |result| match result {
+            Ok(entry) => {
+                reply.entry_with_ttls(&entry.attr_ttl, &entry.entry_ttl, &file_attr(&entry.attr), GENERATION);
+            }
+            Err(error) => reply.error(errno(&error)),
+        })
+    }
+
+    fn empty_done(reply: ReplyEmpty) -> vfs::Done<()> {
+        Box::new(move |result| match result {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        })
+    }
+}
+
+/// Attributes that the kernel keeps are out of date: tells it before the open is answered, so that the size is right for the
+/// first read. For an inode in use this waits for nothing.
+fn refresh_attr(negotiated: &Negotiated, ino: u64) {
+    if let Some(notifier) = negotiated.notifier.get()
+        && let Err(error) = notifier.inval_inode(INodeNo(ino), -1, 0)
+    {
+        log::debug!("the kernel was not told of new attributes: {error}");
+    }
+}
+
+fn xattr_reply(result: Result<Vec<u8>, Error>, size: u32, reply: ReplyXattr) {
+    match result {
+        Ok(data) => match u32::try_from(data.len()) {
+            Ok(length) if size == 0 => reply.size(length),
+            Ok(length) if length <= size => reply.data(&data),
+            Ok(_) | Err(_) => reply.error(errno(&Error::Range)),
+        },
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+/// The kernel asks for ACLs to decide on permissions, and takes no other answer than that there is none: where the file system
+/// has no ACLs, there is none.
+fn without_acl(name: &OsStr, error: Error) -> Error {
+    let missing = matches!(error.errno(), libc::EOPNOTSUPP | libc::ENOENT);
+    if missing && name.as_bytes().starts_with(b"system.posix_acl_") { Error::NoAttribute } else { error }
+}
+
+impl Filesystem for Server {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = [
+            InitFlags::FUSE_ASYNC_READ,
+            InitFlags::FUSE_ATOMIC_O_TRUNC,
+            InitFlags::FUSE_AUTO_INVAL_DATA,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+            InitFlags::FUSE_DONT_MASK,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_POSIX_ACL,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+        ];
+        for capability in wanted {
+            if config.add_capabilities(capability).is_err() {
+                log::debug!("the kernel does not offer {capability:?}");
+            }
+        }
+        let passthrough = self.backings.is_enabled()
+            && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+            && config.set_max_stack_depth(1).is_ok();
+        if !passthrough {
+            self.backings.disable();
+        }
+        // The errors of these name the nearest value that would do: the default is one.
+        let _ = config.set_max_write(MAX_WRITE);
+        let _ = config.set_max_background(64);
+        let version = config.kernel_abi();
+        let epochs = (version.0, version.1) >= (7, EPOCH_MINOR);
+        self.negotiated.epochs.store(epochs, Ordering::Relaxed);
+        self.vfs.negotiated(epochs, passthrough);
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        Self::entry_done(reply)(self.vfs.lookup(&caller(request), parent.0, name));
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
+        self.vfs.forget(ino.0, count);
+    }
+
+    fn getattr(&self, _request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        match self.vfs.getattr(ino.0, fh.map(|fh| fh.0)) {
+            Ok((attr, ttl)) => reply.attr(&ttl, &file_attr(&attr)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let set = SetAttr { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
+        let done = Box::new(move |result| match result {
+            Ok((attr, ttl)) => reply.attr(&ttl, &file_attr(&attr)),
+            Err(error) => reply.error(errno(&error)),
+        });
+        self.vfs.setattr(&caller(request), ino.0, &set, fh.map(|fh| fh.0), done);
+    }
+
+    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.vfs.readlink(ino.0) {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        self.vfs.mknod(&caller(request), parent.0, name, mode, umask, rdev, Self::entry_done(reply));
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        self.vfs.mkdir(&caller(request), parent.0, name, mode, umask, Self::entry_done(reply));
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.vfs.unlink(&caller(request), parent.0, name, Self::empty_done(reply));
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.vfs.rmdir(&caller(request), parent.0, name, Self::empty_done(reply));
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        self.vfs.symlink(&caller(request), parent.0, name, target.as_os_str(), Self::entry_done(reply));
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (from, to) = ((parent.0, name), (new_parent.0, new_name));
+        self.vfs.rename(&caller(request), from, to, flags.bits(), Self::empty_done(reply));
+    }
+
+    fn link(&self, request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        Self::entry_done(reply)(self.vfs.link(&caller(request), ino.0, parent.0, name));
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let opened = match self.vfs.open(&caller(request), ino.0, flags.0) {
+            Ok(opened) => opened,
+            Err(error) => return reply.error(errno(&error)),
+        };
+        if opened.stale_attr {
+            refresh_attr(&self.negotiated, ino.0);
+        }
+        let backing = opened.backing.as_ref();
+        let id = backing
+            .and_then(|backing| self.backings.opened(ino.0, || register(|| reply.open_backing(backing))));
+        let flags = open_flags(&opened, id.is_some());
+        match id {
+            Some(id) => reply.opened_passthrough(FileHandle(opened.fh), flags, &id),
+            None => reply.opened(FileHandle(opened.fh), flags),
+        }
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let backings = Arc::clone(&self.backings);
+        let done = Box::new(move |result: Result<(vfs::Entry, vfs::Opened), Error>| {
+            let (entry, opened) = match result {
+                Ok(result) => result,
+                Err(error) => return reply.error(errno(&error)),
+            };
+            let (ttl, attr, fh) =
+                (entry.attr_ttl.min(entry.entry_ttl), file_attr(&entry.attr), FileHandle(opened.fh));
+            let backing = opened.backing.as_ref();
+            let id = backing.and_then(|backing| {
+                backings.opened(entry.attr.ino, || register(|| reply.open_backing(backing)))
+            });
+            let flags = open_flags(&opened, id.is_some());
+            match id {
+                Some(id) => reply.created_passthrough(&ttl, &attr, GENERATION, fh, flags, &id),
+                None => reply.created(&ttl, &attr, GENERATION, fh, flags),
+            }
+        });
+        self.vfs.create(&caller(request), parent.0, name, mode, umask, flags, done);
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        match self.vfs.read(fh.0, offset, size) {
+            Ok(data) => reply.data(&data),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let kill_suid = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        match self.vfs.write(fh.0, offset, data, kill_suid) {
+            Ok(written) => reply.written(written),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        self.vfs.flush(fh.0, lock_owner.0, Self::empty_done(reply));
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.backings.released(ino.0);
+        self.vfs.release(fh.0);
+        reply.ok();
+    }
+
+    fn fsync(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        self.vfs.fsync(fh.0, datasync, Self::empty_done(reply));
+    }
+
+    fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.vfs.opendir(&caller(request), ino.0) {
+            Ok(opened) => reply.opened(FileHandle(opened.fh), open_flags(&opened, false)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let result = self.vfs.readdir(fh.0, offset, &mut |entry| {
+            !reply.add(INodeNo(entry.ino), entry.cookie, file_type(entry.kind), &entry.name)
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let result = self.vfs.readdirplus(&caller(request), fh.0, offset, &mut |name, entry| {
+            let ttl = entry.attr_ttl.min(entry.entry_ttl);
+            !reply.add(
+                INodeNo(entry.attr.ino),
+                name.cookie,
+                &name.name,
+                &ttl,
+                &file_attr(&entry.attr),
+                GENERATION,
+            )
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.vfs.releasedir(fh.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        self.vfs.fsyncdir(fh.0, datasync, Self::empty_done(reply));
+    }
+
+    fn statfs(&self, _request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        match self.vfs.statfs(ino.0) {
+            Ok(s) => {
+                reply.statfs(s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.bsize, s.namelen, s.frsize);
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        self.vfs.setxattr(&caller(request), ino.0, name, value, flags, Self::empty_done(reply));
+    }
+
+    fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let result = self.vfs.getxattr(&caller(request), ino.0, name);
+        xattr_reply(result.map_err(|error| without_acl(name, error)), size, reply);
+    }
+
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        xattr_reply(self.vfs.listxattr(&caller(request), ino.0), size, reply);
+    }
+
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.vfs.removexattr(&caller(request), ino.0, name, Self::empty_done(reply));
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        Self::empty_done(reply)(self.vfs.fallocate(fh.0, offset, length, mode));
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        match self.vfs.lseek(fh.0, offset, whence) {
+            Ok(offset) => reply.offset(offset),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        _ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        match self.vfs.copy_file_range((fh_in.0, offset_in), (fh_out.0, offset_out), length) {
+            Ok(copied) => reply.written(copied),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _command: u32,
+        _data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(fuser::Errno::ENOTTY);
+    }
+}
+
+/// Registers a backing file. The kernel will write to it with the rights that this thread has now, on behalf of whoever
+/// writes: without those that would leave set-user-id bits in place.
+fn register(open: impl FnOnce() -> io::Result<fuser::BackingId>) -> io::Result<fuser::BackingId> {
+    let _ordinary = vfs::content::without_privileges();
+    open()
+}
