@@ -217,6 +217,14 @@ impl Index {
         self.attribute_of(key).is_some_and(|attribute| attribute.is_in(within))
     }
 
+    /// The live rows that have the key (as a value); reserved keys are had by all.
+    pub fn rows_with(&self, key: &Key) -> RoaringBitmap {
+        if key.is_reserved() {
+            return self.live.clone();
+        }
+        self.attribute_of(key).map(|attribute| attribute.rows.clone()).unwrap_or_default()
+    }
+
     /// The distinct values of a key in order, each with its number of rows (of `within`); values without rows are left out.
     pub fn values(&self, key: &Key, within: Option<&RoaringBitmap>) -> Vec<(Leaf, u64)> {
         let Some(attribute) = self.attribute_of(key) else { return Vec::new() };

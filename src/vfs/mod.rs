@@ -1,7 +1,7 @@
 //! Every operation on paths and handles. No `fuser` types: this is tested without FUSE in the loop.
 
 pub mod content;
-pub mod tree;
+mod tree;
 
 mod error;
 mod types;
@@ -9,14 +9,17 @@ mod types;
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use error::{Error, Result};
 pub use types::*;
 
+use self::tree::Tree;
 use crate::cache::Cache;
 
 /// How a mount behaves.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 pub struct Options {
     /// Nothing can be changed.
     pub read_only: bool,
@@ -33,32 +36,42 @@ pub struct Options {
 /// A mounted cache.
 #[derive(Debug)]
 pub struct Vfs {
-    _todo: (),
+    tree: Arc<Tree>,
 }
 
 /// Operations, as the kernel asks for them. Those that take a `done` may answer later, on another thread; all others
 /// answer at once or after I/O on the contents.
+///
+/// A node id says who answers: with [`CONTENT_BIT`] the contents, without it the tree of virtual nodes. Where they meet, an
+/// entry's own directory has `.attrs`, `.attrs.json` and the extended attributes `user.*` of the tree.
 impl Vfs {
     /// A filesystem over a cache.
     pub fn new(cache: Arc<Cache>, options: Options) -> Result<Self> {
-        todo!()
+        Ok(Self { tree: Arc::new(Tree::new(cache, options)?) })
     }
     /// What the kernel turned out to offer, told once before the first request: `epochs` as [`Options::epochs`],
     /// which it overrides, and `passthrough` likewise.
     pub fn negotiated(&self, epochs: bool, passthrough: bool) {
-        todo!()
+        self.tree.set_epochs(epochs);
+        self.tree.contents.set_passthrough(passthrough);
     }
     /// Finds a name.
     pub fn lookup(&self, caller: &Caller, parent: Ino, name: &OsStr) -> Result<Entry> {
-        todo!()
+        if !is_content(parent) {
+            return self.tree.lookup(caller, parent, name);
+        }
+        match self.tree.lookup_in_root(parent, name) {
+            Some(found) => found,
+            None => self.tree.contents.lookup(caller, parent, name),
+        }
     }
     /// Lowers a lookup count.
     pub fn forget(&self, ino: Ino, count: u64) {
-        todo!()
+        self.tree.forget_any(ino, count);
     }
     /// Attributes, and how long the kernel may keep them.
-    pub fn getattr(&self, ino: Ino, fh: Option<u64>) -> Result<(Attr, std::time::Duration)> {
-        todo!()
+    pub fn getattr(&self, ino: Ino, fh: Option<u64>) -> Result<(Attr, Duration)> {
+        if is_content(ino) { self.tree.contents.getattr(ino, fh) } else { self.tree.getattr(ino, fh) }
     }
     /// Changes attributes.
     pub fn setattr(
@@ -67,15 +80,20 @@ impl Vfs {
         ino: Ino,
         set: &SetAttr,
         fh: Option<u64>,
-        done: Done<(Attr, std::time::Duration)>,
+        done: Done<(Attr, Duration)>,
     ) {
-        todo!()
+        if is_content(ino) {
+            done(self.tree.contents.setattr(caller, ino, set, fh));
+        } else {
+            self.tree.setattr(caller, ino, set, fh, done);
+        }
     }
     /// Target of a symbolic link.
     pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
-        todo!()
+        if is_content(ino) { self.tree.contents.readlink(ino) } else { self.tree.readlink(ino) }
     }
     /// Makes a file that is no directory or link; `mode` has type and permissions, the umask is applied here.
+    #[expect(clippy::too_many_arguments, reason = "as the kernel asks")]
     pub fn mknod(
         &self,
         caller: &Caller,
@@ -86,7 +104,13 @@ impl Vfs {
         rdev: u32,
         done: Done<Entry>,
     ) {
-        todo!()
+        if !is_content(parent) {
+            self.tree.mknod(caller, parent, name, mode, done);
+        } else if let Err(error) = self.tree.free_name(parent, name) {
+            done(Err(error));
+        } else {
+            done(self.tree.contents.mknod(caller, parent, name, mode, umask, rdev));
+        }
     }
     /// Makes a directory, an entry, or a value directory.
     pub fn mkdir(
@@ -98,19 +122,43 @@ impl Vfs {
         umask: u32,
         done: Done<Entry>,
     ) {
-        todo!()
+        if !is_content(parent) {
+            self.tree.mkdir(caller, parent, name, mode, umask, done);
+        } else if let Err(error) = self.tree.free_name(parent, name) {
+            done(Err(error));
+        } else {
+            done(self.tree.contents.mkdir(caller, parent, name, mode, umask));
+        }
     }
     /// Removes a name that is no directory.
     pub fn unlink(&self, caller: &Caller, parent: Ino, name: &OsStr, done: Done<()>) {
-        todo!()
+        if !is_content(parent) {
+            self.tree.unlink(caller, parent, name, done);
+        } else if self.tree.is_virtual(parent, name) {
+            done(Err(Error::NotPermitted));
+        } else {
+            done(self.tree.contents.unlink(caller, parent, name));
+        }
     }
     /// Removes a directory.
     pub fn rmdir(&self, caller: &Caller, parent: Ino, name: &OsStr, done: Done<()>) {
-        todo!()
+        if !is_content(parent) {
+            self.tree.rmdir(caller, parent, name, done);
+        } else if self.tree.is_virtual(parent, name) {
+            done(Err(Error::NotPermitted));
+        } else {
+            done(self.tree.contents.rmdir(caller, parent, name));
+        }
     }
     /// Makes a symbolic link.
     pub fn symlink(&self, caller: &Caller, parent: Ino, name: &OsStr, target: &OsStr, done: Done<Entry>) {
-        todo!()
+        if !is_content(parent) {
+            self.tree.symlink(caller, parent, name, target, done);
+        } else if let Err(error) = self.tree.free_name(parent, name) {
+            done(Err(error));
+        } else {
+            done(self.tree.contents.symlink(caller, parent, name, target));
+        }
     }
     /// Renames; `flags` are those of `renameat2`.
     pub fn rename(
@@ -121,17 +169,35 @@ impl Vfs {
         flags: u32,
         done: Done<()>,
     ) {
-        todo!()
+        if self.tree.is_virtual(from.0, from.1) || self.tree.is_virtual(to.0, to.1) {
+            return done(Err(Error::NotPermitted));
+        }
+        match (is_content(from.0), is_content(to.0)) {
+            (true, true) => done(self.tree.contents.rename(caller, from, to, flags)),
+            (false, false) => self.tree.rename(caller, from, to, flags, done),
+            // A file that is moved into `.attrs` is copied: it becomes an attribute, and the reverse.
+            (true, false) => done(Err(self.tree.not_renamed(to.0))),
+            (false, true) => done(Err(self.tree.not_renamed(from.0))),
+        }
     }
     /// Makes a hard link.
     pub fn link(&self, caller: &Caller, ino: Ino, parent: Ino, name: &OsStr) -> Result<Entry> {
-        todo!()
+        if !is_content(ino) || !is_content(parent) {
+            return Err(Error::NotPermitted);
+        }
+        self.tree.free_name(parent, name)?;
+        self.tree.contents.link(caller, ino, parent, name)
     }
     /// Opens a file; `flags` as of `open`.
     pub fn open(&self, caller: &Caller, ino: Ino, flags: i32) -> Result<Opened> {
-        todo!()
+        if is_content(ino) {
+            self.tree.contents.open(caller, ino, flags)
+        } else {
+            self.tree.open(caller, ino, flags)
+        }
     }
     /// Makes a file and opens it.
+    #[expect(clippy::too_many_arguments, reason = "as the kernel asks")]
     pub fn create(
         &self,
         caller: &Caller,
@@ -142,35 +208,65 @@ impl Vfs {
         flags: i32,
         done: Done<(Entry, Opened)>,
     ) {
-        todo!()
+        if !is_content(parent) {
+            done(self.tree.create(caller, parent, name, flags));
+        } else if let Err(error) = self.tree.free_name(parent, name) {
+            done(Err(error));
+        } else {
+            done(self.tree.contents.create(caller, parent, name, mode, umask, flags));
+        }
     }
     /// Reads; fewer bytes than asked only at the end of the file.
     pub fn read(&self, fh: u64, offset: u64, size: u32) -> Result<Vec<u8>> {
-        todo!()
+        if is_content(fh) {
+            self.tree.contents.read(fh, offset, size)
+        } else {
+            self.tree.read(fh, offset, size)
+        }
     }
     /// Writes; gives the number of bytes. `kill_suid`: drop set-uid and set-gid bits as for an ordinary user's write.
     pub fn write(&self, fh: u64, offset: u64, data: &[u8], kill_suid: bool) -> Result<u32> {
-        todo!()
+        if is_content(fh) {
+            self.tree.contents.write(fh, offset, data, kill_suid)
+        } else {
+            self.tree.write(fh, offset, data)
+        }
     }
     /// A descriptor of the file was closed: attribute files are set here.
-    pub fn flush(&self, fh: u64, lock_owner: u64, done: Done<()>) {
-        todo!()
+    pub fn flush(&self, fh: u64, _lock_owner: u64, done: Done<()>) {
+        if is_content(fh) {
+            done(self.tree.contents.flush(fh));
+        } else {
+            self.tree.flush(fh, done);
+        }
     }
     /// The last descriptor was closed.
     pub fn release(&self, fh: u64) {
-        todo!()
+        if is_content(fh) {
+            self.tree.contents.release(fh);
+        } else {
+            self.tree.release(fh);
+        }
     }
     /// Makes a file durable.
     pub fn fsync(&self, fh: u64, datasync: bool, done: Done<()>) {
-        todo!()
+        if is_content(fh) {
+            done(self.tree.contents.fsync(fh, datasync));
+        } else {
+            self.tree.fsync(fh, done);
+        }
     }
     /// Opens a directory stream: a snapshot of its names.
     pub fn opendir(&self, caller: &Caller, ino: Ino) -> Result<Opened> {
-        todo!()
+        if is_content(ino) { self.tree.contents.opendir(caller, ino) } else { self.tree.opendir(ino) }
     }
     /// Gives the names of a stream after position `cookie` to `add` until it says stop (false).
     pub fn readdir(&self, fh: u64, cookie: u64, add: &mut dyn FnMut(&DirEntry) -> bool) -> Result<()> {
-        todo!()
+        if is_content(fh) {
+            self.tree.contents.readdir(fh, cookie, add)
+        } else {
+            self.tree.readdir(fh, cookie, add)
+        }
     }
     /// As `readdir`, with each name looked up (count raised by one, but for `.` and `..`, and only if `add` takes it).
     pub fn readdirplus(
@@ -180,19 +276,35 @@ impl Vfs {
         cookie: u64,
         add: &mut dyn FnMut(&DirEntry, &Entry) -> bool,
     ) -> Result<()> {
-        todo!()
+        if is_content(fh) {
+            self.tree.contents.readdirplus(caller, fh, cookie, add)
+        } else {
+            self.tree.readdirplus(caller, fh, cookie, add)
+        }
     }
     /// Closes a stream.
     pub fn releasedir(&self, fh: u64) {
-        todo!()
+        if is_content(fh) {
+            self.tree.contents.releasedir(fh);
+        } else {
+            self.tree.releasedir(fh);
+        }
     }
     /// Makes a directory durable; of an entry, its attributes too.
     pub fn fsyncdir(&self, fh: u64, datasync: bool, done: Done<()>) {
-        todo!()
+        if is_content(fh) {
+            match self.tree.contents.fsyncdir(fh, datasync) {
+                Ok(None) => done(Ok(())),
+                Ok(Some(_)) => self.tree.sync(done),
+                Err(error) => done(Err(error)),
+            }
+        } else {
+            self.tree.sync(done);
+        }
     }
     /// Numbers of the backing file system.
-    pub fn statfs(&self, ino: Ino) -> Result<StatFs> {
-        todo!()
+    pub fn statfs(&self, _ino: Ino) -> Result<StatFs> {
+        self.tree.contents.statfs()
     }
     /// Sets an extended attribute; `flags` are `XATTR_CREATE`, `XATTR_REPLACE`.
     pub fn setxattr(
@@ -204,30 +316,56 @@ impl Vfs {
         flags: i32,
         done: Done<()>,
     ) {
-        todo!()
+        if is_content(ino) {
+            self.tree.setxattr(caller, ino, name, value, flags, done);
+        } else {
+            done(Err(Error::NotSupported));
+        }
     }
     /// An extended attribute's value.
     pub fn getxattr(&self, caller: &Caller, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
-        todo!()
+        if is_content(ino) { self.tree.getxattr(caller, ino, name) } else { Err(Error::NoAttribute) }
     }
     /// The names of extended attributes, each ended by NUL.
     pub fn listxattr(&self, caller: &Caller, ino: Ino) -> Result<Vec<u8>> {
-        todo!()
+        if is_content(ino) { self.tree.listxattr(caller, ino) } else { Ok(Vec::new()) }
     }
     /// Removes an extended attribute.
     pub fn removexattr(&self, caller: &Caller, ino: Ino, name: &OsStr, done: Done<()>) {
-        todo!()
+        if is_content(ino) {
+            self.tree.removexattr(caller, ino, name, done);
+        } else {
+            done(Err(Error::NoAttribute));
+        }
     }
     /// Allocates, punches; `mode` as of `fallocate`.
     pub fn fallocate(&self, fh: u64, offset: u64, length: u64, mode: i32) -> Result<()> {
-        todo!()
+        if is_content(fh) {
+            self.tree.contents.fallocate(fh, offset, length, mode)
+        } else {
+            Err(Error::NotSupported)
+        }
     }
     /// `SEEK_DATA` and `SEEK_HOLE`.
     pub fn lseek(&self, fh: u64, offset: i64, whence: i32) -> Result<i64> {
-        todo!()
+        if is_content(fh) {
+            self.tree.contents.lseek(fh, offset, whence)
+        } else {
+            self.tree.lseek(fh, offset, whence)
+        }
     }
     /// Copies between open files; gives the number of bytes.
     pub fn copy_file_range(&self, from: (u64, u64), to: (u64, u64), length: u64) -> Result<u32> {
-        todo!()
+        if is_content(from.0) && is_content(to.0) {
+            self.tree.contents.copy_file_range(from, to, length)
+        } else {
+            // The kernel copies by reading and writing.
+            Err(Error::CrossDevice)
+        }
     }
+}
+
+/// Whether a node id or a handle is one of the contents.
+fn is_content(number: u64) -> bool {
+    number & CONTENT_BIT != 0
 }

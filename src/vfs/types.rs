@@ -89,6 +89,7 @@ pub struct Entry {
 
 /// An open file or directory stream.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of the kernel's reply")]
 pub struct Opened {
     /// Its handle.
     pub fh: u64,

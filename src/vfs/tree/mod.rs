@@ -1,1 +1,232 @@
 //! The virtual nodes: views, attribute files, `new/`, `memo/`, `trash/`.
+//!
+//! A node is a [`Place`]; the kernel knows it by an id that [`Table`] gives and counts. Links in set directories
+//! are in no table: their id says which set and row.
+//!
+//! Locks, in this order: the index (held for as long as it is read, never across I/O), then one of the small ones here
+//! ([`Table`], sets, handles, names), each for a step in a map. A change is handed to the cache, and answered by the
+//! thread that commits it.
+
+mod attr;
+mod attribute;
+mod change;
+mod create;
+mod file;
+mod handle;
+mod lookup;
+mod place;
+mod sets;
+mod status;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod trash;
+mod xattr;
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use self::handle::Handles;
+use self::place::{Place, Table};
+use self::sets::{Files, Rows, Sets};
+use super::content::{self, Contents, Root};
+use super::{Caller, Done, Error, Ino, Options, Result, Time};
+use crate::backing::{self, Backing};
+use crate::cache::{Cache, CacheError, Change, Entry as Record};
+use crate::index::Row;
+use crate::name::Id;
+use crate::record::{Edit, EditError};
+use crate::view::{Dir, NoName, Set};
+
+/// How long the kernel may keep what changes only with the kernel being told.
+const LONG: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long it may keep what another process may change behind the mount.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// The virtual nodes of a mount.
+#[derive(Debug)]
+pub(super) struct Tree {
+    cache: Arc<Cache>,
+    pub contents: Contents,
+    options: Options,
+    epochs: AtomicBool,
+    started: Time,
+    table: Table,
+    sets: Sets,
+    files: Files,
+    handles: Handles,
+    /// Directories without entries, made with `mkdir`: keys and values.
+    made: Mutex<HashSet<Dir>>,
+    /// Counts up when one is made or removed.
+    made_generation: AtomicU64,
+    names: Mutex<Names>,
+}
+
+/// What entries are called in `new/` and `memo/`.
+#[derive(Debug, Default)]
+struct Names {
+    new: HashMap<OsString, (Id, u64)>,
+    next: u64,
+    /// The numbers by which the contents know the aliases of an entry.
+    aliases: HashMap<Id, HashSet<u64>>,
+}
+
+impl From<NoName> for Error {
+    fn from(error: NoName) -> Self {
+        match error {
+            NoName::NotFound => Self::NotFound,
+            NoName::Malformed => Self::Invalid,
+            NoName::NotUtf8 => Self::NotUtf8,
+            NoName::TooLong => Self::NameTooLong,
+        }
+    }
+}
+
+impl From<crate::name::NameError> for Error {
+    fn from(error: crate::name::NameError) -> Self {
+        NoName::from(error).into()
+    }
+}
+
+impl From<EditError> for Error {
+    fn from(error: EditError) -> Self {
+        Self::Cache(CacheError::Edit(error))
+    }
+}
+
+impl Tree {
+    pub fn new(cache: Arc<Cache>, options: Options) -> Result<Self> {
+        let backing = Backing::new(cache.store().dir())?;
+        let contents = Contents::new(
+            backing,
+            content::Options {
+                impersonate: impersonates(&options),
+                passthrough: options.passthrough,
+                read_only: options.read_only,
+                ttl: SHORT,
+            },
+        );
+        Ok(Self {
+            cache,
+            contents,
+            epochs: AtomicBool::new(options.epochs),
+            options,
+            started: time_of(now()),
+            table: Table::new(),
+            sets: Sets::new(),
+            files: Files::new(),
+            handles: Handles::new(),
+            made: Mutex::default(),
+            made_generation: AtomicU64::new(0),
+            names: Mutex::default(),
+        })
+    }
+
+    pub fn set_epochs(&self, epochs: bool) {
+        self.epochs.store(epochs, Ordering::Relaxed);
+    }
+
+    /// How long the kernel may keep the names of views: they change whenever an attribute does.
+    fn view_ttl(&self) -> Duration {
+        if self.epochs.load(Ordering::Relaxed) { LONG } else { Duration::ZERO }
+    }
+
+    fn place(&self, ino: Ino) -> Result<Arc<Place>> {
+        self.table.get(ino).ok_or(Error::Stale)
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn made(&self) -> MutexGuard<'_, HashSet<Dir>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The entries of a set now.
+    fn rows(&self, set: &Set) -> Arc<Rows> {
+        self.sets.rows(set, &self.cache.index(), now())
+    }
+
+    /// The row of a live entry.
+    fn row(&self, id: &Id) -> Result<Row> {
+        self.cache.index().row(id.as_str()).ok_or(Error::NotFound)
+    }
+
+    /// The record of a live entry.
+    fn record(&self, id: &Id) -> Result<Record> {
+        let row = self.row(id)?;
+        Ok(self.cache.entry(row)?)
+    }
+
+    fn writable(&self) -> Result<()> {
+        if self.options.read_only { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+
+    /// Whether the caller may change the attributes of an entry: the permission bits of its directory say so.
+    fn may_change(&self, caller: &Caller, id: &Id) -> Result<()> {
+        self.writable()?;
+        let entry = self.contents.root(Root::Entries(id.clone()))?;
+        let may = self.contents.may_write(caller, entry.attr.ino);
+        self.contents.forget(entry.attr.ino, 1);
+        if may? { Ok(()) } else { Err(Error::Access) }
+    }
+
+    /// Changes attributes of an entry.
+    fn edit(&self, id: Id, edits: Vec<Edit>, done: Done<()>) {
+        let change = Change::Edit { id, edits };
+        self.cache.submit(change, Box::new(|outcome| done(outcome.map(drop).map_err(Error::from))));
+    }
+
+    /// Drops what the contents keep of an entry that is no more.
+    fn gone(&self, id: &Id) {
+        let aliases = {
+            let mut names = self.names();
+            names.new.retain(|_, (other, _)| other != id);
+            names.aliases.remove(id).unwrap_or_default()
+        };
+        self.contents.gone(&Root::Entries(id.clone()));
+        for number in aliases {
+            self.contents.gone(&Root::Alias(id.clone(), number));
+        }
+    }
+
+    /// What the cache directory's own attributes are: those of the views follow from them.
+    fn cache_stat(&self) -> Result<backing::Stat> {
+        Ok(backing::stat(self.cache.store().dir())?)
+    }
+
+    /// Acts as the caller, where the daemon is root and others use the mount.
+    fn act_as(&self, caller: &Caller) -> Result<Option<backing::credentials::Impersonation>> {
+        if !impersonates(&self.options) {
+            return Ok(None);
+        }
+        Ok(Some(backing::credentials::impersonate(caller.uid, caller.gid, caller.pid)?))
+    }
+}
+
+fn impersonates(options: &Options) -> bool {
+    options.allow_other && backing::credentials::is_root()
+}
+
+/// Seconds since the epoch.
+fn now() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// A time of a record as a time of a file, in microseconds: finer is noise of the floating point.
+fn time_of(seconds: f64) -> Time {
+    // Casts of floats saturate, and NaN is 0.
+    #[expect(clippy::cast_possible_truncation, reason = "saturates")]
+    let micros = (seconds * 1e6).round() as i128;
+    let nsec = u32::try_from(micros.rem_euclid(1_000_000) * 1000).unwrap_or(0);
+    Time { sec: i64::try_from(micros.div_euclid(1_000_000)).unwrap_or(0), nsec }
+}
+
+/// A name as text; what is not UTF-8 is no name of anything virtual.
+fn text(name: &OsStr) -> Result<&str> {
+    name.to_str().ok_or(Error::NotUtf8)
+}

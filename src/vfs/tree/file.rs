@@ -1,0 +1,128 @@
+//! Virtual files: what they contain, and reading them.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use super::handle::Handle;
+use super::place::Place;
+use super::{Tree, now};
+use crate::cache::CacheError;
+use crate::vfs::{Caller, Done, Entry, Error, Ino, Opened, Result};
+use crate::view::{self, File, Set};
+
+impl Tree {
+    /// Opens a virtual file: what is read is what it was then.
+    pub fn open(&self, caller: &Caller, ino: Ino, flags: i32) -> Result<Opened> {
+        let place = self.place(ino)?;
+        if matches!(*place, Place::Attribute(..) | Place::Json(_)) {
+            return self.open_attribute(caller, ino, &place, flags);
+        }
+        if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0 {
+            return Err(Error::NotPermitted);
+        }
+        let fh = self.handles.add(Handle::Bytes(self.bytes(&place)?));
+        Ok(Opened { fh, direct_io: true, ..Opened::default() })
+    }
+
+    /// Makes an attribute and opens its file; nothing else can be created.
+    pub fn create(&self, caller: &Caller, parent: Ino, name: &OsStr, flags: i32) -> Result<(Entry, Opened)> {
+        self.writable()?;
+        match &*self.place(parent)? {
+            Place::Attrs(root) => self.create_attribute(caller, root, name, flags),
+            _ => Err(Error::NotPermitted),
+        }
+    }
+
+    /// Makes an attribute.
+    pub fn mknod(self: &Arc<Self>, caller: &Caller, parent: Ino, name: &OsStr, mode: u32, done: Done<Entry>) {
+        match self.writable().and_then(|()| self.place(parent)).as_deref() {
+            Ok(Place::Attrs(root)) if matches!(mode & libc::S_IFMT, 0 | libc::S_IFREG) => {
+                self.make_attribute(caller, root, name, done);
+            }
+            Ok(_) => done(Err(Error::NotPermitted)),
+            Err(_) => done(Err(self.writable().err().unwrap_or(Error::Stale))),
+        }
+    }
+
+    /// Virtual files have no holes.
+    pub fn lseek(&self, fh: u64, offset: i64, whence: i32) -> Result<i64> {
+        let len = match self.handles.get(fh)? {
+            Handle::Bytes(bytes) => bytes.len(),
+            Handle::Attribute(_) | Handle::Stream(_) => return Err(Error::Invalid),
+        };
+        let len = i64::try_from(len).map_err(|_| Error::Invalid)?;
+        match whence {
+            _ if offset < 0 || offset >= len => {
+                Err(Error::Io(std::io::Error::from_raw_os_error(libc::ENXIO)))
+            }
+            libc::SEEK_DATA => Ok(offset),
+            libc::SEEK_HOLE => Ok(len),
+            _ => Err(Error::Invalid),
+        }
+    }
+
+    /// Reads from a virtual file.
+    pub fn read(&self, fh: u64, offset: u64, size: u32) -> Result<Vec<u8>> {
+        match self.handles.get(fh)? {
+            Handle::Bytes(bytes) => Ok(part(&bytes, offset, size)),
+            Handle::Attribute(file) => Ok(Self::read_attribute(&file, offset, size)),
+            Handle::Stream(_) => Err(Error::IsDirectory),
+        }
+    }
+
+    /// The content of a virtual file that is no attribute.
+    pub(super) fn bytes(&self, place: &Place) -> Result<Arc<[u8]>> {
+        match place {
+            Place::Readme => Ok(self.readme().into_bytes().into()),
+            Place::Status => Ok(self.status().into()),
+            Place::File(set, File::Count) => {
+                Ok(format!("{}\n", self.rows(set).bitmap.len()).into_bytes().into())
+            }
+            Place::File(set, file) => self.about_set(set, *file),
+            _ => Err(Error::IsDirectory),
+        }
+    }
+
+    fn about_set(&self, set: &Set, file: File) -> Result<Arc<[u8]>> {
+        let index = self.cache.index();
+        let generation = index.generation();
+        if let Some(bytes) = self.files.get(set, file, generation) {
+            return Ok(bytes);
+        }
+        let rows = self.sets.rows(set, &index, now());
+        let aging = rows.stamp.is_none();
+        let bytes: Arc<[u8]> = if file == File::Schema {
+            view::schema::schema(&index, &rows.bitmap).into_bytes().into()
+        } else {
+            let order = set.in_order(&index, &rows.bitmap);
+            let keys =
+                if file == File::Csv { index.keys(view::within(set, &rows.bitmap)) } else { Vec::new() };
+            // The records are read without the index: writers go on.
+            drop(index);
+            let mut out = Vec::new();
+            let csv = (file == File::Csv).then(|| view::table::Csv::new(&keys, &mut out));
+            for row in order {
+                let entry = match self.cache.entry(row) {
+                    Ok(entry) => entry,
+                    // Deleted in the meantime.
+                    Err(CacheError::NoEntry) => continue,
+                    Err(error) => return Err(error.into()),
+                };
+                match &csv {
+                    Some(csv) => csv.row(&entry.id, entry.time, &entry.object, &mut out),
+                    None => out.extend_from_slice(&view::attribute::object_line(&entry.object)),
+                }
+            }
+            out.into()
+        };
+        self.files.put(set, file, generation, aging, &bytes);
+        Ok(bytes)
+    }
+}
+
+/// A part of some bytes; less than asked only at their end.
+pub(super) fn part(bytes: &[u8], offset: u64, size: u32) -> Vec<u8> {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+    let end = start.saturating_add(usize::try_from(size).unwrap_or(usize::MAX)).min(bytes.len());
+    bytes.get(start..end).unwrap_or_default().to_vec()
+}
