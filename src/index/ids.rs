@@ -2,6 +2,7 @@
 
 use std::hash::BuildHasher;
 
+use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// Rows whose ids share one buffer: growing never copies more than one buffer, and offsets fit in 32 bits.
@@ -58,23 +59,24 @@ impl Ids {
 
     /// The row of an id, a new one if it has none. Memory ends long before row numbers do.
     pub(super) fn intern(&mut self, id: &str) -> u32 {
-        if let Some(row) = self.find(id) {
-            return row;
-        }
         let row = u32::try_from(self.len()).unwrap_or(u32::MAX);
-        if self.chunks.last().is_none_or(|chunk| chunk.ends.len() == CHUNK) {
-            if let Some(full) = self.chunks.last_mut() {
+        let Self { chunks, rows, hasher } = self;
+        let is_it = |&row: &u32| id_at(chunks, row) == Some(id);
+        let rehash = |&row: &u32| hasher.hash_one(id_at(chunks, row).unwrap_or_default());
+        match rows.entry(hasher.hash_one(id), is_it, rehash) {
+            Entry::Occupied(found) => return *found.get(),
+            Entry::Vacant(free) => free.insert(row),
+        };
+        if chunks.last().is_none_or(|chunk| chunk.ends.len() == CHUNK) {
+            if let Some(full) = chunks.last_mut() {
                 full.bytes.shrink_to_fit();
             }
-            self.chunks.push(Chunk::default());
+            chunks.push(Chunk::default());
         }
-        if let Some(chunk) = self.chunks.last_mut() {
+        if let Some(chunk) = chunks.last_mut() {
             chunk.bytes.push_str(id);
             chunk.ends.push(u32::try_from(chunk.bytes.len()).unwrap_or(u32::MAX));
         }
-        let Self { chunks, rows, hasher } = self;
-        let rehash = |&row: &u32| hasher.hash_one(id_at(chunks, row).unwrap_or_default());
-        rows.insert_unique(hasher.hash_one(id), row, rehash);
         row
     }
 

@@ -5,17 +5,16 @@
 
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
-use roaring::RoaringBitmap;
-
 use super::attribute::Attribute;
+use super::filling::{Filling, Runs};
 use super::ids::Ids;
 use super::keys::Keys;
-use super::posting::{Posting, bitmap_of, compact};
+use super::posting::{bitmap_of, compact};
 use super::rows::Rows;
 use super::{Index, KeyNumber};
 use crate::record::{Locator, Record};
 use crate::value::{Leaf, Value};
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// Collects the records of a whole log, the last of an id winning; then becomes an [`Index`].
 #[derive(Debug, Default)]
@@ -35,13 +34,41 @@ pub struct Loader {
 /// One more than a slot: an optional one takes four bytes.
 type Slot = std::num::NonZeroU32;
 
+/// So many values are looked at before it is decided whether to look for equal ones at all.
+const SAMPLE: usize = 1 << 15;
+
+/// A double that is not NaN, as a number in the same order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct OrderedDouble(u64);
+
+const SIGN: u64 = 1 << 63;
+
+impl From<f64> for OrderedDouble {
+    fn from(double: f64) -> Self {
+        let bits = double.to_bits();
+        Self(if bits & SIGN == 0 { bits | SIGN } else { !bits })
+    }
+}
+
+impl From<OrderedDouble> for f64 {
+    fn from(ordered: OrderedDouble) -> Self {
+        Self::from_bits(if ordered.0 & SIGN == 0 { !ordered.0 } else { ordered.0 & !SIGN })
+    }
+}
+
 /// The values of one key so far.
 #[derive(Debug, Default)]
 struct Column {
-    values: Vec<(Leaf, Posting)>,
+    values: Vec<(Leaf, Filling)>,
+    /// Whether most values are different, as those of a measured quantity: from then on each is kept alone with its
+    /// slot, and equal ones meet when all are sorted.
+    loose: bool,
+    /// Of a loose column the doubles, by number and slot: small, and quickly sorted.
+    doubles: Vec<(OrderedDouble, u32)>,
+    taken: usize,
     /// Places in `values`, by hash of the leaf.
     places: HashTable<u32>,
-    slots: RoaringBitmap,
+    slots: Runs,
 }
 
 /// What a value's leaf is looked for by: strings, the most of what would be allocated, are borrowed.
@@ -87,9 +114,21 @@ impl Column {
             Value::String(text) => Probe::Text(text.as_bytes()),
             value => Probe::Leaf(Leaf::of(value)),
         };
-        let Self { values, places, slots } = self;
-        if slots.try_push(slot).is_err() {
-            slots.insert(slot);
+        let Self { values, loose, doubles, taken, places, slots } = self;
+        slots.push(slot);
+        if *loose {
+            match probe.into_leaf() {
+                Leaf::Double(double) => doubles.push((OrderedDouble::from(double), slot)),
+                leaf => values.push((leaf, Filling::new(slot))),
+            }
+            return;
+        }
+        *taken += 1;
+        if values.len() == SAMPLE && *taken < SAMPLE * 2 {
+            *loose = true;
+            *places = HashTable::new();
+            values.push((probe.into_leaf(), Filling::new(slot)));
+            return;
         }
         let at = |place: u32| usize::try_from(place).ok();
         let hash = probe.hash(hasher);
@@ -100,10 +139,8 @@ impl Column {
             posting.push(slot);
             return;
         }
-        let mut posting = Posting::default();
-        posting.push(slot);
         let place = u32::try_from(values.len()).unwrap_or(u32::MAX);
-        values.push((probe.into_leaf(), posting));
+        values.push((probe.into_leaf(), Filling::new(slot)));
         places.insert_unique(hash, place, |&place| {
             at(place).and_then(|at| values.get(at)).map_or(0, |(leaf, _)| hash_leaf(hasher, leaf))
         });
@@ -111,23 +148,29 @@ impl Column {
 
     /// `to_row` gives the row of a slot that still counts; without it slots are rows, and all count.
     fn finish(self, to_row: Option<&dyn Fn(u32) -> Option<u32>>, generation: u64) -> Attribute {
-        let Self { mut values, places, mut slots } = self;
+        let Self { mut values, loose, mut doubles, taken: _, places, slots } = self;
         drop(places);
-        if let Some(to_row) = to_row {
-            for (_, posting) in &mut values {
-                *posting = posting.map(to_row);
-            }
-            values.retain(|(_, posting)| !posting.is_empty());
-            let mut rows: Vec<u32> = slots.iter().filter_map(to_row).collect();
-            rows.sort_unstable();
-            slots = bitmap_of(rows);
+        if loose {
+            values.sort_unstable_by(|(a, x), (b, y)| a.cmp(b).then_with(|| x.first().cmp(&y.first())));
+            doubles.sort_unstable();
+            values.extend(
+                doubles.into_iter().map(|(double, slot)| (Leaf::Double(double.into()), Filling::new(slot))),
+            );
+            // A merge of two sorted runs. Of equal values the one with the first slots stays first.
+            values.sort_by(|(a, _), (b, _)| a.cmp(b));
+            values.dedup_by(|(leaf, one), (kept, all)| {
+                let same = leaf == kept;
+                if same {
+                    all.push(one.first());
+                }
+                same
+            });
         } else {
-            for (_, posting) in &mut values {
-                posting.shrink_to_fit();
-            }
+            values.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         }
-        values.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        Attribute { values: values.into_iter().collect(), rows: compact(slots), generation }
+        let values = values.into_iter().map(|(leaf, slots)| (leaf, slots.finish(to_row)));
+        let values = values.filter(|(_, posting)| !posting.is_empty()).collect();
+        Attribute { values, rows: compact(slots.finish(to_row)), generation }
     }
 }
 

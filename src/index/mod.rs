@@ -6,6 +6,7 @@
 //! Whoever changes an entry passes the old object; it is read from the log by the row's [`Locator`].
 
 mod attribute;
+mod filling;
 mod ids;
 mod keys;
 mod load;

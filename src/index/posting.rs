@@ -3,7 +3,7 @@
 use roaring::RoaringBitmap;
 
 /// Rows kept in the posting itself.
-const INLINE: usize = 3;
+pub(super) const INLINE: usize = 3;
 /// More rows than this are a bitmap: below it a list is smaller.
 const FEW: usize = 256;
 
@@ -47,11 +47,12 @@ pub(super) fn compact(mut bitmap: RoaringBitmap) -> RoaringBitmap {
 
 impl Posting {
     /// The posting of ascending rows.
-    pub(super) fn from_sorted(sorted: Vec<u32>) -> Self {
+    pub(super) fn from_sorted(mut sorted: Vec<u32>) -> Self {
         if sorted.len() > FEW {
             return Self::Large(Box::new(Large::Many(compact(bitmap_of(sorted)))));
         }
         if sorted.len() > INLINE {
+            sorted.shrink_to_fit();
             return Self::Large(Box::new(Large::Few(sorted)));
         }
         let mut rows = [0; INLINE];
@@ -61,6 +62,15 @@ impl Posting {
         Self::Inline { len: u8::try_from(sorted.len()).unwrap_or(0), rows }
     }
 
+    /// The posting of a bitmap.
+    pub(super) fn from_bitmap(bitmap: RoaringBitmap) -> Self {
+        if bitmap.len() > FEW as u64 {
+            Self::Large(Box::new(Large::Many(compact(bitmap))))
+        } else {
+            Self::from_sorted(bitmap.iter().collect())
+        }
+    }
+
     /// The rows, unless they are a bitmap.
     fn list(&self) -> Result<&[u32], &RoaringBitmap> {
         match self {
@@ -68,41 +78,6 @@ impl Posting {
             Self::Large(large) => match &**large {
                 Large::Few(rows) => Ok(rows),
                 Large::Many(rows) => Err(rows),
-            },
-        }
-    }
-
-    /// Appends a row that is not below the last one.
-    pub(super) fn push(&mut self, row: u32) {
-        match self {
-            Self::Inline { len, rows } => {
-                let used = usize::from(*len);
-                if used > 0 && rows.get(used - 1) == Some(&row) {
-                    return;
-                }
-                if let Some(free) = rows.get_mut(used) {
-                    *free = row;
-                    *len += 1;
-                } else {
-                    let list = rows.iter().copied().chain([row]).collect();
-                    *self = Self::Large(Box::new(Large::Few(list)));
-                }
-            }
-            Self::Large(large) => match &mut **large {
-                Large::Few(rows) => {
-                    if rows.last() == Some(&row) {
-                        return;
-                    }
-                    rows.push(row);
-                    if rows.len() > FEW {
-                        **large = Large::Many(bitmap_of(rows.iter().copied()));
-                    }
-                }
-                Large::Many(rows) => {
-                    if rows.try_push(row).is_err() {
-                        rows.insert(row);
-                    }
-                }
             },
         }
     }
@@ -143,27 +118,6 @@ impl Posting {
             let mut list = list.to_vec();
             list.remove(at);
             *self = Self::from_sorted(list);
-        }
-    }
-
-    /// Replaces every row by what `to` gives for it, leaving out `None`.
-    pub(super) fn map(&self, to: impl Fn(u32) -> Option<u32>) -> Self {
-        let mut rows: Vec<u32> = match self.list() {
-            Ok(rows) => rows.iter().filter_map(|&row| to(row)).collect(),
-            Err(rows) => rows.iter().filter_map(to).collect(),
-        };
-        rows.sort_unstable();
-        rows.shrink_to_fit();
-        Self::from_sorted(rows)
-    }
-
-    /// Gives back memory that is not used.
-    pub(super) fn shrink_to_fit(&mut self) {
-        if let Self::Large(large) = self {
-            match &mut **large {
-                Large::Few(rows) => rows.shrink_to_fit(),
-                Large::Many(rows) => *rows = compact(std::mem::take(rows)),
-            }
         }
     }
 

@@ -183,6 +183,69 @@ fn postings_of_every_size_take_and_lose_rows() {
     assert_eq!((index.keys(None), index.values(&key("x"), None)), (vec![], vec![]));
 }
 
+/// Enough records that every way to collect the values of a key is taken; with `again`, every 13th twice.
+fn check_large_load(again: bool) {
+    let json = |number: u32| {
+        let unique = f64::from(number % 90_000) / 7.0 * if number.is_multiple_of(2) { 1.0 } else { -1.0 };
+        let odd = if number.is_multiple_of(1000) { "null" } else { "Infinity" };
+        let measured = if number.is_multiple_of(500) { odd.to_owned() } else { format!("{unique:?}") };
+        let text = number % 70_001;
+        let sparse = if number.is_multiple_of(3) { r#", "sparse": 1"# } else { "" };
+        let (few, many) = (number / 50, number % 301);
+        format!(
+            r#"{{"measured": {measured}, "text": "{text}", "few": {few}, "many": {many}, "tags": ["a", {many}, "a"], "all": 1{sparse}}}"#
+        )
+    };
+    let mut loader = Loader::default();
+    let mut expected: BTreeMap<Key, BTreeMap<Leaf, Vec<u32>>> = BTreeMap::new();
+    for number in 0..100_000 {
+        let json = json(number);
+        let object = object(&json);
+        let id = format!("e{number}");
+        if again && number.is_multiple_of(13) {
+            loader.add(
+                &record(&id, 0.0, Some(self::object(r#"{"all": 1, "measured": 0.25, "gone": "x"}"#))),
+                at(0),
+            );
+        }
+        let mut add = |key: Key, value: &Value<'_>| {
+            let rows = expected.entry(key).or_default().entry(Leaf::of(value)).or_default();
+            if rows.last() != Some(&number) {
+                rows.push(number);
+            }
+        };
+        for (key, value) in flatten(&object) {
+            if let Value::Array(elements) = value {
+                for element in elements {
+                    add(key.elements(), element);
+                }
+            }
+            add(key, value);
+        }
+        loader.add(&record(&id, 0.0, Some(object)), at(0));
+    }
+    let index = loader.finish();
+    assert_eq!(index.keys(None), expected.keys().cloned().collect::<Vec<_>>());
+    for (key, values) in expected {
+        let counts: Vec<_> = values.iter().map(|(leaf, rows)| (leaf.clone(), rows.len() as u64)).collect();
+        assert!(index.values(&key, None) == counts, "{key:?}");
+        for (leaf, rows) in values {
+            assert!(index.posting(&key, &leaf).into_iter().eq(rows), "{key:?} {leaf:?}");
+        }
+    }
+    assert_eq!(select(&index, "has(all)").len(), 100_000);
+}
+
+#[test]
+fn a_large_log_is_loaded() {
+    check_large_load(false);
+}
+
+#[test]
+fn a_large_log_with_replaced_records_is_loaded() {
+    check_large_load(true);
+}
+
 #[test]
 fn ids_fill_more_than_one_buffer() {
     let mut loader = Loader::default();
