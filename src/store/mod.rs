@@ -28,6 +28,8 @@ use std::time::Duration;
 use crate::record::{Dialect, Locator, RECORD_MAX};
 pub use lock::Locked;
 pub use repair::{Repaired, salvage};
+#[cfg(test)]
+pub(crate) use tests::faults;
 
 use log::Position;
 use watch::Watch;

@@ -15,37 +15,57 @@ use super::{LOG, hold};
 pub(super) struct Watch {
     /// Held by the thread that waits; made by the first wait, for whoever looks but once does without (closing one takes the
     /// kernel ten milliseconds).
-    inotify: Mutex<Option<Option<Inotify>>>,
+    eye: Mutex<Eye>,
     /// An eventfd; `None` if there was none to have: then waits are short.
     bell: Option<OwnedFd>,
+}
+
+#[derive(Debug)]
+enum Eye {
+    /// Not needed yet.
+    Closed,
+    /// The kernel has none to give.
+    Blind,
+    Open(Inotify),
 }
 
 impl Watch {
     /// Watches nothing yet.
     pub fn new() -> Self {
-        Self { inotify: Mutex::default(), bell: bell().ok() }
+        Self { eye: Mutex::new(Eye::Closed), bell: bell().ok() }
     }
 
     /// Waits until the log in a directory may have changed, the bell is rung, or the time has passed. The first call does not
     /// wait: it may have changed since it was read.
     pub fn wait(&self, dir: BorrowedFd<'_>, timeout: Duration) {
         let end = Instant::now() + timeout;
-        let mut inotify = hold(&self.inotify);
-        let Some(inotify) = &mut *inotify else {
-            let watched = watch(dir).inspect_err(|e| ::log::info!("no inotify on the cache directory: {e}"));
-            *inotify = Some(watched.ok());
+        let mut eye = hold(&self.eye);
+        if matches!(*eye, Eye::Closed) {
+            *eye = match watch(dir) {
+                Ok(inotify) => Eye::Open(inotify),
+                Err(e) => {
+                    ::log::info!("no inotify on the cache directory: {e}");
+                    Eye::Blind
+                }
+            };
             return;
-        };
+        }
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let left = if self.bell.is_some() { left } else { left.min(Duration::from_millis(50)) };
-            let watched = inotify.as_ref().map(AsFd::as_fd);
+            let watched = match &*eye {
+                Eye::Open(inotify) => Some(inotify.as_fd()),
+                Eye::Closed | Eye::Blind => None,
+            };
             let ready = poll(watched, self.bell.as_ref().map(AsFd::as_fd), left);
             if ready.bell {
                 self.drain();
                 return;
             }
-            if ready.watched && inotify.as_mut().is_some_and(concerns_the_log) {
+            if ready.watched
+                && let Eye::Open(inotify) = &mut *eye
+                && concerns_the_log(inotify)
+            {
                 return;
             }
             if self.bell.is_none() || Instant::now() >= end {

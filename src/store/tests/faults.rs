@@ -55,6 +55,7 @@ struct State {
 #[derive(Debug, Default)]
 pub(crate) struct Faulty {
     state: Mutex<State>,
+    done: Mutex<Vec<Op>>,
 }
 
 enum Verdict {
@@ -80,7 +81,13 @@ impl Faulty {
         self.state.lock().unwrap().broken = Some((Some(op), errno));
     }
 
+    /// How many calls of a kind were made.
+    pub fn count(&self, op: Op) -> usize {
+        self.done.lock().unwrap().iter().filter(|done| **done == op).count()
+    }
+
     fn enter(&self, op: Op) -> io::Result<Verdict> {
+        self.done.lock().unwrap().push(op);
         let mut state = self.state.lock().unwrap();
         let call = state.calls;
         state.calls += 1;

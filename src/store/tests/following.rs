@@ -79,7 +79,7 @@ fn a_removed_log_is_missed_and_put_back_by_the_next_writer() {
     store.follow(&mut lines).unwrap();
     fs::remove_file(dir.path().join("_entries")).unwrap();
     assert_eq!(store.follow(&mut lines).unwrap_err().raw_os_error(), Some(libc::ENOENT));
-    assert_eq!(lines.lines.len(), 2, "what was known stays known");
+    assert_eq!(lines.given.len(), 2, "what was known stays known");
     append(&store, &mut lines, &format!("{}\n", record("c", "3"))).unwrap();
     let whole = format!("{}{}\n", two(), record("c", "3"));
     assert_eq!(String::from_utf8(log_of(dir.path())).unwrap(), whole);
@@ -94,7 +94,7 @@ fn a_vanished_cache_directory_is_an_error() {
     fs::remove_dir_all(dir.path()).unwrap();
     assert_eq!(store.follow(&mut lines).unwrap_err().raw_os_error(), Some(libc::ENOENT));
     assert_eq!(append(&store, &mut lines, "{}\n").unwrap_err().raw_os_error(), Some(libc::ENOENT));
-    assert_eq!(lines.lines.len(), 2);
+    assert_eq!(lines.given.len(), 2);
 }
 
 #[test]

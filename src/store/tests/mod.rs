@@ -19,7 +19,7 @@ use super::*;
 /// What a sink was given.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    pub lines: Vec<(Locator, Vec<u8>)>,
+    pub given: Vec<(Locator, Vec<u8>)>,
     pub oversized: Vec<Locator>,
     pub replaced: usize,
     pub generation: Option<Arc<Generation>>,
@@ -32,7 +32,7 @@ impl Sink for Lines {
     }
 
     fn line(&mut self, at: Locator, line: &[u8]) {
-        self.lines.push((at, line.to_vec()));
+        self.given.push((at, line.to_vec()));
     }
 
     fn oversized(&mut self, at: Locator) {
@@ -42,7 +42,7 @@ impl Sink for Lines {
 
 impl Lines {
     pub fn texts(&self) -> Vec<String> {
-        self.lines.iter().map(|(_, line)| String::from_utf8_lossy(line).into_owned()).collect()
+        self.given.iter().map(|(_, line)| String::from_utf8_lossy(line).into_owned()).collect()
     }
 }
 
@@ -107,7 +107,7 @@ fn what_one_store_appends_another_reads() {
     let followed = a.follow(&mut at_a).unwrap();
     assert_eq!(followed, Followed { lines: 1, replaced: false }, "our own lines are not given to us");
     assert_eq!(at_a.texts(), ["{\"@\": \"c\"}"]);
-    let (at, line) = at_a.lines.first().unwrap().clone();
+    let (at, line) = at_a.given.first().unwrap().clone();
     assert_eq!(at_a.generation.unwrap().read(at).unwrap(), line);
 }
 
@@ -131,7 +131,7 @@ fn the_lock_excludes_threads_and_stores() {
     });
     let mut lines = Lines::default();
     open(dir.path()).follow(&mut lines).unwrap();
-    assert_eq!(lines.lines.len(), 200, "none overwrote another");
+    assert_eq!(lines.given.len(), 200, "none overwrote another");
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn compaction_keeps_order_bytes_and_permissions() {
     other.follow(&mut at_other).unwrap();
     let mut locked = store.lock().unwrap();
     locked.catch_up(&mut lines).unwrap();
-    let keep: Vec<_> = [3, 2, 1, 4].iter().map(|&i: &usize| lines.lines[i].0).collect();
+    let keep: Vec<_> = [3, 2, 1, 4].iter().map(|&i: &usize| lines.given[i].0).collect();
     let (generation, places) = locked.compact(&keep).unwrap();
     let kept = [record("a", "3"), record("b", "2"), "no object".into(), "{}".into()];
     assert_eq!(String::from_utf8(log_of(dir.path())).unwrap(), format!("{}\n", kept.join("\n")));
@@ -272,7 +272,7 @@ fn compaction_keeps_order_bytes_and_permissions() {
     drop(locked);
     assert_eq!(store.follow(&mut lines).unwrap(), Followed::default());
     // Old places stay readable, and followers read anew.
-    let (at, text) = &at_other.lines[0];
+    let (at, text) = &at_other.given[0];
     assert_eq!(&at_other.generation.as_ref().unwrap().read(*at).unwrap(), text);
     assert_eq!(other.follow(&mut at_other).unwrap(), Followed { lines: 5, replaced: true });
     assert_eq!(at_other.texts()[4], record("c", "4"));
