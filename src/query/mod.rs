@@ -15,7 +15,7 @@ mod eval;
 mod lex;
 mod parse;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod time;
 
 use std::fmt;
