@@ -7,12 +7,13 @@ mod unmount;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::mpsc::{self, Receiver};
 
-use fuser::{Config, MountOption, Session, SessionACL};
+use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 
 use crate::cache::Cache;
 use crate::vfs::{self, Vfs};
@@ -37,7 +38,11 @@ pub struct MountOptions {
 /// A live mount.
 #[derive(Debug)]
 pub struct Mount {
-    session: JoinHandle<io::Result<()>>,
+    /// Never dropped: `fuser` 0.18 would unmount whatever is at the mount point then, even after this mount has gone
+    /// and another one has come.
+    _session: ManuallyDrop<BackgroundSession>,
+    /// Closed when the last thread that serves requests has ended.
+    ended: Receiver<()>,
     mountpoint: PathBuf,
     device: OwnedFd,
 }
@@ -61,7 +66,8 @@ impl Mount {
         let publisher = Arc::clone(&cache);
         let vfs = Vfs::new(cache, vfs_options);
         let vfs = Arc::new(vfs.map_err(|error| io::Error::from_raw_os_error(error.errno()))?);
-        let server = Server::new(vfs, passthrough);
+        let (alive, ended) = mpsc::channel();
+        let server = Server::new(vfs, passthrough, alive);
         let negotiated = server.negotiated();
         let session = Session::new(server, &mountpoint, &config(options))?;
         negotiated.set_notifier(session.notifier());
@@ -70,15 +76,18 @@ impl Mount {
             let device = File::from(device.try_clone()?);
             publisher.set_hook(Box::new(move |_| forget_names(&device)));
         }
-        let session = std::thread::Builder::new().name("fuse".into()).spawn(move || session.run())?;
-        Ok(Self { session, mountpoint, device })
+        Ok(Self { _session: ManuallyDrop::new(session.spawn()?), ended, mountpoint, device })
     }
 
     /// Waits until it is unmounted, by whomever.
     pub fn wait(self) -> io::Result<()> {
-        self.session
-            .join()
-            .map_err(|_| io::Error::other("a thread that serves requests has ended by a panic"))?
+        // Nothing is ever sent: this ends with the server.
+        let _ = self.ended.recv();
+        if unmount::is_live(self.device.as_fd()) {
+            unmount::unmount(&self.mountpoint, self.device.as_fd())?;
+            return Err(io::Error::other("the threads that serve requests have ended before the mount"));
+        }
+        Ok(())
     }
 
     /// A function that unmounts, for a signal handling thread. If files are open below the mount point, it is taken away from
@@ -96,7 +105,7 @@ impl Mount {
 fn config(options: &MountOptions) -> Config {
     let mut mount_options = vec![
         MountOption::FSName("cachedirfs".into()),
-        MountOption::Subtype("cachedirfs".into()),
+        MountOption::CUSTOM("subtype=cachedirfs".into()),
         MountOption::DefaultPermissions,
     ];
     if options.read_only {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -48,11 +49,14 @@ pub(super) struct Server {
     vfs: Arc<Vfs>,
     backings: Arc<Backings>,
     negotiated: Arc<Negotiated>,
+    /// Dropped with the server: tells that the session has ended.
+    _alive: Sender<()>,
 }
 
 impl Server {
-    pub fn new(vfs: Arc<Vfs>, passthrough: bool) -> Self {
-        Self { vfs, backings: Arc::new(Backings::new(passthrough)), negotiated: Arc::default() }
+    pub fn new(vfs: Arc<Vfs>, passthrough: bool, alive: Sender<()>) -> Self {
+        let backings = Arc::new(Backings::new(passthrough));
+        Self { vfs, backings, negotiated: Arc::default(), _alive: alive }
     }
 
     pub fn negotiated(&self) -> Arc<Negotiated> {

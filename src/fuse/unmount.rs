@@ -26,7 +26,7 @@ pub(super) fn unmount(mountpoint: &Path, device: BorrowedFd<'_>) -> io::Result<(
 }
 
 /// Whether the kernel still has the mount.
-fn is_live(device: BorrowedFd<'_>) -> bool {
+pub(super) fn is_live(device: BorrowedFd<'_>) -> bool {
     let mut poll = libc::pollfd { fd: device.as_raw_fd(), events: 0, revents: 0 };
     // SAFETY: one element, which outlives the call.
     let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
