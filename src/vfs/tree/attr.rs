@@ -118,6 +118,7 @@ impl Tree {
     fn look_symlink(&self, size: usize, mtime: Time) -> Result<Look> {
         let mut look = self.look_file(size, mtime)?;
         look.attr.mode = libc::S_IFLNK | 0o777;
+        look.attr.blocks = 0;
         look.ttl = LONG;
         Ok(look)
     }
