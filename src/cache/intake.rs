@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::load::Loading;
 use super::publish::Account;
 use super::{CacheError, Inner, Published, hold};
-use crate::index::Loader;
 use crate::name::Id;
 use crate::record::{Locator, Piece, Record, parse_line, parse_record};
 use crate::store::{Generation, Sink};
@@ -27,13 +27,6 @@ pub(super) struct Intake<'c> {
     loading: Option<Loading>,
     /// An old record could not be read: the index must be made anew.
     failed: Option<CacheError>,
-}
-
-/// A replaced log on its way to become the index.
-struct Loading {
-    loader: Loader,
-    generation: Arc<Generation>,
-    account: Account,
 }
 
 /// A record to apply, and where the entry's object from before it is.
@@ -58,38 +51,25 @@ impl Sink for Intake<'_> {
         self.bytes.clear();
         self.lines.clear();
         self.failed = None;
-        self.loading = Some(Loading {
-            loader: Loader::replacing(&self.inner.index()),
-            generation: Arc::clone(generation),
-            account: Account::default(),
-        });
+        self.loading = Some(Loading::new(&self.inner.index(), generation));
     }
 
     fn line(&mut self, at: Locator, line: &[u8]) {
-        let Some(loading) = &mut self.loading else {
-            let start = self.bytes.len();
-            self.bytes.extend_from_slice(line);
-            self.lines.push((start..self.bytes.len(), at));
-            if self.bytes.len() >= BATCH_BYTES || self.lines.len() >= BATCH_LINES {
-                self.flush();
-            }
+        if let Some(loading) = &mut self.loading {
+            loading.line(at, line);
             return;
-        };
-        for (range, piece) in parse_line(line) {
-            let at = within(at, &range);
-            match piece {
-                Piece::Record(record) => {
-                    loading.account.records += 1;
-                    loading.loader.add(&record, at);
-                }
-                Piece::Malformed(_) => loading.account.damage(at),
-            }
+        }
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(line);
+        self.lines.push((start..self.bytes.len(), at));
+        if self.bytes.len() >= BATCH_BYTES || self.lines.len() >= BATCH_LINES {
+            self.flush();
         }
     }
 
     fn oversized(&mut self, at: Locator) {
         match &mut self.loading {
-            Some(loading) => loading.account.damage(at),
+            Some(loading) => loading.damage(at),
             None => self.account.damage(at),
         }
     }
@@ -116,8 +96,8 @@ impl<'c> Intake<'c> {
             self.lines.clear();
             return Err(error);
         }
-        let Some(Loading { loader, generation, mut account }) = self.loading.take() else { return Ok(()) };
-        let fresh = loader.finish();
+        let Some(loading) = self.loading.take() else { return Ok(()) };
+        let (fresh, generation, mut account) = loading.finish();
         account.live_bytes =
             fresh.live().iter().filter_map(|row| fresh.locator(crate::index::Row(row))).map(size).sum();
         *self.account = account;
@@ -213,6 +193,6 @@ pub(super) fn size(at: Locator) -> u64 {
 }
 
 /// The place of a part of a line.
-fn within(line: Locator, part: &Range<usize>) -> Locator {
+pub(super) fn within(line: Locator, part: &Range<usize>) -> Locator {
     Locator { offset: line.offset + part.start as u64, len: u32::try_from(part.len()).unwrap_or(u32::MAX) }
 }

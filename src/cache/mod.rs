@@ -7,6 +7,7 @@
 
 mod decide;
 mod intake;
+mod load;
 mod publish;
 mod round;
 #[cfg(test)]
