@@ -82,7 +82,7 @@ pub struct MountArgs {
     #[arg(short, long)]
     pub foreground: bool,
     /// The log file of the daemon
-    /// [default: $XDG_STATE_HOME/cachedirfs/NAME.log; /var/log/cachedirfs/NAME.log for root]
+    /// [default: NAME.log in $XDG_STATE_HOME/cachedirfs, ~/.local/state/cachedirfs; /var/log/cachedirfs for root]
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
 }

@@ -17,7 +17,7 @@ const LIVE: &[u8] = b"\x06";
 /// How long the first try for the lock may take before the mount goes on without it.
 const FIRST_LOCK: Duration = Duration::from_secs(10);
 /// How long the session may take to end after it was detached from a busy mount point.
-const DETACHED: Duration = Duration::from_secs(5);
+const DETACHED: Duration = Duration::from_secs(2);
 
 /// Closes every descriptor but the three standard ones.
 pub fn close_inherited() {

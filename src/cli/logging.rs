@@ -28,7 +28,7 @@ impl File {
             return Ok(Self { path: Some(path), file: Some(file) });
         }
         let problem = match default_directory() {
-            None => "neither XDG_STATE_HOME nor HOME is set".to_owned(),
+            None => "neither XDG_STATE_HOME nor HOME is an absolute path".to_owned(),
             Some(directory) => {
                 let path = directory.join(file_name(mountpoint));
                 match fs::create_dir_all(&directory).and_then(|()| append(&path)) {
@@ -59,13 +59,15 @@ fn append(path: &Path) -> std::io::Result<fs::File> {
 }
 
 fn default_directory() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(state) = set("XDG_STATE_HOME") {
+        return Some(state.join("cachedirfs"));
+    }
     // SAFETY: geteuid cannot fail and touches no memory.
     if unsafe { libc::geteuid() } == 0 {
         return Some("/var/log/cachedirfs".into());
     }
-    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")))?;
-    Some(state.join("cachedirfs"))
+    Some(set("HOME")?.join(".local/state/cachedirfs"))
 }
 
 /// `/mnt/my-runs` logs to `mnt-my-runs.log`.
