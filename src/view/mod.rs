@@ -2,7 +2,7 @@
 //! edits out.
 //!
 //! A *set* is the entries that a set directory lists, as a list of terms ([`Set`]); a *directory* of a view is a set
-//! or a place where one is asked about ([`Dir`]). [`lookup`] finds a name in a directory, [`list`] lists one,
+//! or a place where one is asked about ([`Dir`]). [`lookup()`] finds a name in a directory, [`list()`] lists one,
 //! [`change`] says what moving, making and removing links means, and [`attribute`] is the attributes of one entry as
 //! files.
 

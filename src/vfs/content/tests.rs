@@ -173,9 +173,13 @@ fn descriptors_are_bounded_and_nodes_given_back() {
         world.contents.release(opened.fh);
     }
     // Out of order: directories before what is in them.
-    known.iter().for_each(|(directory, ..)| world.contents.forget(*directory, 1));
+    for (directory, ..) in &known {
+        world.contents.forget(*directory, 1);
+    }
     assert_eq!(world.contents.table().sizes().0, 201);
-    known.iter().for_each(|(_, file, _)| world.contents.forget(*file, 1));
+    for (_, file, _) in &known {
+        world.contents.forget(*file, 1);
+    }
     assert_eq!(world.contents.table().sizes().0, 1);
     world.contents.forget(root, 1);
     assert_eq!(world.contents.table().sizes(), (0, 0));
