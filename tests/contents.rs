@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use common::{Cache, Mount, Options, User, errno, ls, python, read, run};
+use common::{Cache, Mount, Options, User, append, close, errno, ls, put, python, read, run};
 use rustix::fs::{CWD, FallocateFlags, RenameFlags};
 
 /// A mounted cache and the directory of a fresh entry in it, through the mount and underneath.
@@ -79,7 +79,7 @@ fn files_are_the_real_files() {
 
 #[test]
 fn large_files_come_back_as_they_were() {
-    let Fixture { mount, entry, real, .. } = fixture();
+    let Fixture { cache: _cache, mount, entry, real, .. } = fixture();
     let mut random = common::Random(7);
     let data: Vec<u8> = (0..(5 << 20) / 8).flat_map(|_| random.next().to_le_bytes()).collect();
     fs::write(entry.join("big"), &data).unwrap();
@@ -107,7 +107,7 @@ fn large_files_come_back_as_they_were() {
 
 #[test]
 fn directories_nest_and_are_removed_only_when_empty() {
-    let Fixture { mount, entry, real, .. } = fixture();
+    let Fixture { cache: _cache, mount, entry, real, .. } = fixture();
     fs::create_dir_all(entry.join("a/b/c")).unwrap();
     fs::write(entry.join("a/b/c/f"), "").unwrap();
     assert!(fs::metadata(real.join("a/b/c/f")).unwrap().is_file());
@@ -125,7 +125,7 @@ fn directories_nest_and_are_removed_only_when_empty() {
 
 #[test]
 fn thousands_of_names_are_listed_once_each_even_while_they_are_removed() {
-    let Fixture { mount, entry, .. } = fixture();
+    let Fixture { cache: _cache, mount, entry, .. } = fixture();
     let names: BTreeSet<_> = (0..3000).map(|n| format!("file-with-a-longer-name-{n:05}")).collect();
     for name in &names {
         File::create(entry.join(name)).unwrap();
@@ -146,7 +146,7 @@ fn thousands_of_names_are_listed_once_each_even_while_they_are_removed() {
 
 #[test]
 fn an_unlinked_file_lives_while_it_is_open() {
-    let Fixture { mount, entry, .. } = fixture();
+    let Fixture { cache: _cache, mount, entry, .. } = fixture();
     let mut file = options().open(entry.join("f")).unwrap();
     file.write_all(b"before").unwrap();
     fs::remove_file(entry.join("f")).unwrap();
@@ -179,7 +179,7 @@ fn an_unlinked_file_lives_while_it_is_open() {
 
 #[test]
 fn renames_replace_refuse_and_exchange() {
-    let Fixture { mount, entry, real, .. } = fixture();
+    let Fixture { cache: _cache, mount, entry, real, .. } = fixture();
     let rename = |from: &str, to: &str, flags| {
         rustix::fs::renameat_with(CWD, entry.join(from), CWD, entry.join(to), flags)
             .map_err(std::io::Error::from)
@@ -222,7 +222,7 @@ fn renames_replace_refuse_and_exchange() {
 
 #[test]
 fn hard_and_symbolic_links() {
-    let Fixture { mount, entry, real, .. } = fixture();
+    let Fixture { cache: _cache, mount, entry, real, .. } = fixture();
     fs::write(entry.join("a"), "A").unwrap();
     fs::hard_link(entry.join("a"), entry.join("b")).unwrap();
     let (a, b) = (fs::metadata(entry.join("a")).unwrap(), fs::metadata(entry.join("b")).unwrap());
@@ -247,7 +247,7 @@ fn hard_and_symbolic_links() {
 
 #[test]
 fn modes_owners_and_times_are_kept() {
-    let Fixture { mount, entry, real, .. } = fixture();
+    let Fixture { cache: _cache, mount, entry, real, .. } = fixture();
     let path = entry.join("f");
     fs::write(&path, "x").unwrap();
     for mode in [0o600, 0o755, 0o444, 0o000, 0o4755, 0o2755] {
@@ -278,7 +278,7 @@ fn modes_owners_and_times_are_kept() {
 
 #[test]
 fn creation_is_exclusive_where_it_must_be() {
-    let Fixture { mount, entry, .. } = fixture();
+    let Fixture { cache: _cache, mount, entry, .. } = fixture();
     OpenOptions::new().write(true).create_new(true).open(entry.join("f")).unwrap();
     assert_eq!(errno(OpenOptions::new().write(true).create_new(true).open(entry.join("f"))), libc::EEXIST);
     let winners: usize = std::thread::scope(|scope| {
@@ -306,7 +306,7 @@ fn creation_is_exclusive_where_it_must_be() {
 
 #[test]
 fn appends_of_many_writers_are_whole() {
-    let Fixture { mount, entry, .. } = fixture();
+    let Fixture { cache: _cache, mount, entry, .. } = fixture();
     std::thread::scope(|scope| {
         for writer in 0..4 {
             let entry = &entry;
@@ -327,7 +327,7 @@ fn appends_of_many_writers_are_whole() {
 
 #[test]
 fn holes_allocation_and_copies() {
-    let Fixture { mount, entry, real, .. } = fixture();
+    let Fixture { cache: _cache, mount, entry, real, .. } = fixture();
     let file = options().open(entry.join("sparse")).unwrap();
     file.write_all_at(b"end", 10 << 20).unwrap();
     assert!(file.metadata().unwrap().blocks() < 1000, "sparse");
@@ -354,7 +354,7 @@ fn holes_allocation_and_copies() {
 
 #[test]
 fn mapped_memory() {
-    let Fixture { mount, entry, real, .. } = fixture();
+    let Fixture { cache: _cache, mount, entry, real, .. } = fixture();
     let script = r#"
 import mmap, os, sys
 path = sys.argv[1]
@@ -379,7 +379,7 @@ with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVAT
 
 #[test]
 fn extended_attributes_of_files_are_the_real_ones() {
-    let Fixture { mount, entry, real, .. } = fixture();
+    let Fixture { cache: _cache, mount, entry, real, .. } = fixture();
     let path = entry.join("f");
     fs::write(&path, "x").unwrap();
     xattr::set(&path, "user.one", b"1").unwrap();
@@ -451,7 +451,7 @@ fn statfs_is_that_of_the_cache() {
 #[test]
 fn directories_and_attributes_are_synced() {
     let Fixture { mount, entry, cache, .. } = fixture();
-    fs::write(entry.join(".attrs/k"), "2").unwrap();
+    put(entry.join(".attrs/k"), "2").unwrap();
     File::open(&entry).unwrap().sync_all().unwrap();
     let file = File::create(entry.join(".attrs/l")).unwrap();
     (&file).write_all(b"3").unwrap();
@@ -476,7 +476,7 @@ fn attribute_files_are_set_at_close_and_renamed_like_files() {
         file.write_all(part.as_bytes()).unwrap();
     }
     assert_ne!(cache.entry(&id).get("text"), Some(&"a".into()), "not before the close");
-    drop(file);
+    close(file).unwrap();
     assert_eq!(cache.entry(&id)["text"], "abc");
     assert_eq!(read(attrs.join("text")), "abc\n");
     assert_eq!(fs::metadata(attrs.join("text")).unwrap().len(), 4);
@@ -491,11 +491,11 @@ fn attribute_files_are_set_at_close_and_renamed_like_files() {
     assert_eq!(cache.entry(&id)["old"].to_string(), "0.1");
     assert!(cache.log().lines().last().unwrap().contains(r#""old": 0.10"#), "the token is kept");
     assert!(!cache.entry(&id).contains_key("lr") && !cache.entry(&id).contains_key("rate"));
-    assert_eq!(errno(fs::write(attrs.join(".swp"), "x")), libc::EPERM);
-    assert_eq!(errno(fs::write(attrs.join("_id"), "x")), libc::EPERM);
+    assert_eq!(errno(put(attrs.join(".swp"), "x")), libc::EPERM);
+    assert_eq!(errno(put(attrs.join("_id"), "x")), libc::EPERM);
     assert_eq!(errno(fs::create_dir(attrs.join("d"))), libc::EPERM);
     assert_eq!(errno(fs::rename(attrs.join("old"), entry.join("old"))), libc::EXDEV);
-    let contradiction = fs::write(attrs.join("old.member"), "1");
+    let contradiction = put(attrs.join("old.member"), "1");
     assert_eq!(errno(contradiction), libc::EEXIST);
     fs::remove_file(attrs.join("old")).unwrap();
     assert_eq!(errno(fs::remove_file(attrs.join("old"))), libc::ENOENT);
@@ -508,30 +508,27 @@ fn the_whole_object_is_replaced_and_merged() {
     let id = entry.file_name().unwrap().to_str().unwrap().to_owned();
     let path = entry.join(".attrs.json");
     assert_eq!(read(&path), cache.log().lines().last().unwrap().to_owned() + "\n");
-    let put = |text: &str| fs::write(&path, text);
-    put(r#"{"a": 1, "b": {"c": [1, null], "d": 2}}"#).unwrap();
+    let replace = |text: &str| put(&path, text);
+    replace(r#"{"a": 1, "b": {"c": [1, null], "d": 2}}"#).unwrap();
     assert_eq!(ls(entry.join(".attrs")), ["a", "b.c", "b.d"]);
-    let add = |text: &str| {
-        OpenOptions::new().append(true).open(&path)?.write_all(text.as_bytes())?;
-        Ok::<_, std::io::Error>(())
-    };
-    // Errors of close are lost to a plain drop: a shell reports them.
+    let add = |text: &str| append(&path, text);
     add(r#"{"a": null, "b": {"d": 3}, "e": "new"}"#).unwrap();
     let object = cache.entry(&id);
     assert_eq!(object["b"], serde_json::json!({"c": [1, null], "d": 3}));
     assert_eq!((object.get("a"), &object["e"]), (None, &"new".into()));
     let before = cache.log();
     for bad in ["[1]", "{", "7", "", "{} {}", r#"{"a": tru}"#] {
-        let script = format!("printf '%s' '{bad}' > '{}'", path.display());
-        let complaint = mount.sh(&script).fails();
-        assert!(complaint.contains("Invalid argument"), "{bad}: {complaint}");
+        assert_eq!(errno(replace(bad)), libc::EINVAL, "{bad}");
+        assert_eq!(errno(add(bad)), libc::EINVAL, "{bad}");
     }
-    let reserved = format!(r#"printf '%s' '{{"_id": "other"}}' > '{}'"#, path.display());
-    assert!(mount.sh(&reserved).fails().contains("not permitted"));
+    assert_eq!(errno(replace(r#"{"_id": "other"}"#)), libc::EPERM);
+    // A program that looks at the error of close tells of it.
+    let script = format!("echo '[1]' | cat > '{}'", path.display());
+    assert!(mount.sh(&script).fails().contains("Invalid argument"));
     assert_eq!(cache.log(), before, "nothing changed");
     // What was read can be written back.
     let same = read(&path);
-    put(&same).unwrap();
+    replace(&same).unwrap();
     assert_eq!(read(&path), same);
     mount.stop();
 }

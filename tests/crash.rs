@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Cache, Mount, Random, errno, ls, poll, read, seed};
+use common::{Cache, Mount, Random, errno, ls, poll, put, read, seed};
 use serde_json::Value;
 
 const ROUNDS: usize = 60;
@@ -52,7 +52,7 @@ fn work(mount: &Path, worker: usize, told: &mut Told, random: &mut Random, stop:
             let new = (choice < 9).then_some(n);
             told.doubt = Some((id.clone(), new));
             let done = match new {
-                Some(n) => fs::write(entry.join(".attrs/n"), n.to_string()),
+                Some(n) => put(entry.join(".attrs/n"), n.to_string()),
                 None => fs::remove_dir(&entry),
             };
             if done.is_err() {

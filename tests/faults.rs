@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Cache, Mount, Options, User, binary, errno, ls, poll, read, run};
+use common::{Cache, Mount, Options, User, binary, errno, ls, poll, put, read, run};
 
 /// A small file system in memory on the cache's directory, unmounted at the end.
 struct Small<'c>(&'c Path);
@@ -38,14 +38,14 @@ fn a_full_disk_is_enospc_and_nothing_is_lost() {
     let mount = cache.mount();
     let first = mount.make("k=1,big=0");
     let filler = mount.join("entries").join(&first).join("filler");
-    assert_eq!(errno(fs::write(&filler, vec![1_u8; 2 << 20])), libc::ENOSPC);
+    assert_eq!(errno(put(&filler, vec![1_u8; 2 << 20])), libc::ENOSPC);
 
     // The page at the end of the log has some room left: until it is full.
     let mut written = 0;
     let attribute = mount.join("entries").join(&first).join(".attrs/big");
     let refused = loop {
         let value = format!("{written}{}", "x".repeat(900));
-        match fs::write(&attribute, &value) {
+        match put(&attribute, &value) {
             Ok(()) => written += 1,
             Err(e) => break e.raw_os_error().unwrap(),
         }
@@ -101,11 +101,11 @@ fn a_read_only_mount_writes_nothing_and_takes_no_lock() {
         ("mkdir new", fs::create_dir(at("new/x=1"))),
         ("mkdir entries", fs::create_dir(at("entries/x"))),
         ("mkdir value", fs::create_dir(at("by-attr/k/2"))),
-        ("write", fs::write(at("entries/e1/out"), "y")),
-        ("create", fs::write(at("entries/e1/new"), "y")),
-        ("attribute", fs::write(at("entries/e1/.attrs/k"), "2")),
-        ("new attribute", fs::write(at("entries/e1/.attrs/l"), "2")),
-        ("json", fs::write(at("entries/e1/.attrs.json"), "{}")),
+        ("write", put(at("entries/e1/out"), "y")),
+        ("create", put(at("entries/e1/new"), "y")),
+        ("attribute", put(at("entries/e1/.attrs/k"), "2")),
+        ("new attribute", put(at("entries/e1/.attrs/l"), "2")),
+        ("json", put(at("entries/e1/.attrs.json"), "{}")),
         ("unlink", fs::remove_file(at("entries/e1/out"))),
         ("unset", fs::remove_file(at("entries/e1/.attrs/k"))),
         ("rmdir", fs::remove_dir(at("entries/e1"))),
@@ -185,8 +185,8 @@ fn a_cache_directory_that_vanishes_is_an_errno() {
     fs::remove_dir_all(cache.path()).unwrap();
     assert!(fs::create_dir(mount.join("new/k=2")).is_err());
     assert!(fs::create_dir(mount.join("entries/e2")).is_err());
-    assert!(fs::write(mount.join("entries/e1/.attrs/k"), "2").is_err());
-    assert!(fs::write(mount.join("entries/e1/out2"), "2").is_err());
+    assert!(put(mount.join("entries/e1/.attrs/k"), "2").is_err());
+    assert!(put(mount.join("entries/e1/out2"), "2").is_err());
     // Whatever is said of what there was: it is said at once, and the daemon lives.
     let _ = fs::read_dir(mount.join("entries")).map(Iterator::count);
     let _ = fs::read(mount.join("entries/e1/out"));
@@ -211,7 +211,7 @@ fn an_entry_whose_directory_vanishes_is_shown_with_empty_contents() {
     assert_eq!(mount.get("e2", "k"), "1");
     assert!(!fs::exists(cache.join("e2")).unwrap(), "looking changes nothing");
     mount.set("e2", "k", "2");
-    fs::write(mount.join("entries/e2/out"), "made").unwrap();
+    put(mount.join("entries/e2/out"), "made").unwrap();
     assert_eq!(read(cache.join("e2/out")), "made");
     assert_eq!(ls(mount.join("entries/e2")), ["out"]);
 
@@ -221,7 +221,7 @@ fn an_entry_whose_directory_vanishes_is_shown_with_empty_contents() {
     soon("it is seen to be empty", || {
         fs::read_dir(mount.join("entries/e1")).is_ok_and(|names| names.count() == 0)
     });
-    soon("it can be written again", || fs::write(mount.join("entries/e1/out"), "again").is_ok());
+    soon("it can be written again", || put(mount.join("entries/e1/out"), "again").is_ok());
     assert_eq!(read(cache.join("e1/out")), "again");
     assert_eq!(mount.get("e1", "k"), "1");
     // Empty or gone, it can be deleted.
@@ -345,7 +345,7 @@ fn links_in_the_cache_are_never_followed() {
     symlink(outside.path(), cache.join("e2/away")).unwrap();
     let mount = cache.mount();
     assert!(!fs::exists(mount.join("entries/e1/secret")).unwrap_or(false));
-    assert!(fs::write(mount.join("entries/e1/made"), "").is_err());
+    assert!(put(mount.join("entries/e1/made"), "").is_err());
     assert_eq!(ls(outside.path()), ["secret"]);
     // A link that a user made in an entry is the user's own.
     assert_eq!(read(mount.join("entries/e2/away/secret")), "x");

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use common::{Cache, Mount, Random, errno, ls, read, seed};
+use common::{Cache, Mount, Random, append, errno, ls, put, read, seed};
 
 const KEYS: &[&str] = &["lr", "model", "opt.name", "opt.beta", "tags", "note"];
 /// Text forms, each the one spelling.
@@ -152,12 +152,12 @@ fn step(model: &mut Model, mount: &Mount, random: &mut Random, n: usize) -> Stri
                 _ => (text(&value), value),
             };
             match random.below(3) {
-                0 => fs::write(path.join(".attrs").join(&key), &written).unwrap(),
+                0 => put(path.join(".attrs").join(&key), &written).unwrap(),
                 1 => xattr::set(&path, format!("user.{key}"), written.trim_end_matches('\n').as_bytes())
                     .unwrap(),
                 _ => {
                     // A temporary file and a rename, as editors and sed -i do.
-                    fs::write(path.join(".attrs/tmp"), &written).unwrap();
+                    put(path.join(".attrs/tmp"), &written).unwrap();
                     fs::rename(path.join(".attrs/tmp"), path.join(".attrs").join(&key)).unwrap();
                 }
             }
@@ -217,7 +217,7 @@ fn step(model: &mut Model, mount: &Mount, random: &mut Random, n: usize) -> Stri
         7..9 => {
             let name = format!("file{}", random.below(3));
             let data = vec![b'x'; random.below(9000)];
-            fs::write(path.join(&name), &data).unwrap();
+            put(path.join(&name), &data).unwrap();
             entry.files.insert(name.clone(), data);
             format!("write {name} of {id}")
         }
@@ -247,9 +247,7 @@ fn step(model: &mut Model, mount: &Mount, random: &mut Random, n: usize) -> Stri
         }
         _ => {
             let merged = format!(r#"{{"lr": null, "note": "n{n}", "opt": {{"name": "adam"}}}}"#);
-            let file = fs::OpenOptions::new().append(true).open(path.join(".attrs.json")).unwrap();
-            std::io::Write::write_all(&mut &file, merged.as_bytes()).unwrap();
-            drop(file);
+            append(path.join(".attrs.json"), &merged).unwrap();
             entry.attrs.remove("lr");
             entry.attrs.insert("note".to_owned(), format!("n{n}"));
             entry.attrs.insert("opt.name".to_owned(), "adam".to_owned());

@@ -54,7 +54,7 @@ fn each_dialect_is_answered_in_itself() {
     for (dialect, id, time) in [("path", "_id", "_timestamp"), ("name", "@", "$")] {
         let cache = odd(dialect);
         let mount = cache.mount();
-        let made = mount.make("lr=0.1,n=[1,2]");
+        let made = mount.make("lr=0.1,n=[1%2C2]");
         mount.set(&made, "s", "text");
         compare(&cache, &mount);
         let entry = cache.entry(&made);

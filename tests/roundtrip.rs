@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use cachedirfs::value::{Object, Text, Value};
-use common::{Cache, Mount, ls};
+use common::{Cache, Mount, ls, put};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -156,8 +156,8 @@ fn check(mount: &Mount, cache: &Cache, values: &[String]) -> Result<(), TestCase
         for (n, key) in ls(&attrs).into_iter().enumerate() {
             let file = fs::read(attrs.join(&key)).unwrap();
             // In its own place: nothing changes. To another: the same value.
-            fs::write(attrs.join(&key), &file).unwrap();
-            fs::write(attrs.join(format!("file-{n}")), &file).unwrap();
+            put(attrs.join(&key), &file).unwrap();
+            put(attrs.join(format!("file-{n}")), &file).unwrap();
             copies.push((id.clone(), key.clone(), id.clone(), format!("file-{n}")));
             let name = format!("user.{key}");
             if name.len() <= 255 && file.len() <= 60_000 {
@@ -182,13 +182,13 @@ fn check(mount: &Mount, cache: &Cache, values: &[String]) -> Result<(), TestCase
         }
         // The object: as it is, with one more member.
         let text = fs::read(entry.join(".attrs.json")).unwrap();
-        fs::write(entry.join(".attrs.json"), &text).unwrap();
+        put(entry.join(".attrs.json"), &text).unwrap();
         let mut object = Object::parse(&text).unwrap().into_owned();
         let own = Value::parse(value.as_bytes()).unwrap().into_owned();
         object.insert(Text::from_str("json"), own.clone());
         let mut text = Vec::new();
         object.write_python(&mut text);
-        fs::write(entry.join(".attrs.json"), &text).unwrap();
+        put(entry.join(".attrs.json"), &text).unwrap();
         whole.push((id.clone(), "json", own));
     }
     let log = load(cache);

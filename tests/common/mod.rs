@@ -74,6 +74,31 @@ pub fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()))
 }
 
+/// Writes a file as a careful program does: the error of `close`, where attributes are set, is not lost.
+pub fn put(path: impl AsRef<Path>, data: impl AsRef<[u8]>) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    std::io::Write::write_all(&mut file, data.as_ref())?;
+    close(file)
+}
+
+/// Adds to a file, likewise.
+pub fn append(path: impl AsRef<Path>, data: impl AsRef<[u8]>) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().append(true).open(path)?;
+    std::io::Write::write_all(&mut file, data.as_ref())?;
+    close(file)
+}
+
+/// Closes a file and gives the error of that.
+pub fn close(file: std::fs::File) -> std::io::Result<()> {
+    use std::os::fd::IntoRawFd;
+    // SAFETY: the descriptor is ours alone; the file gave it up.
+    if unsafe { libc::close(file.into_raw_fd()) } == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
+}
+
 /// The number of the error, which there must be.
 #[track_caller]
 pub fn errno<T>(result: std::io::Result<T>) -> i32 {

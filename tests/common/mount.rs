@@ -102,13 +102,26 @@ impl Mount {
                 panic!("the daemon ended ({status}) before the mount was live:\n{}", self.log());
             }
             if let Some(connection) = mountinfo(&self.path)
-                && std::fs::symlink_metadata(self.path.join("entries")).is_ok()
+                && self.answers()
             {
                 self.connection = connection;
                 return;
             }
             assert!(Instant::now() < deadline, "the mount is not live in time:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(3));
+        }
+    }
+
+    /// Whether a request is answered: to whoever mounted it, as root may not look into an ordinary user's mount.
+    fn answers(&self) -> bool {
+        let path = self.path.join("entries");
+        match &self.user {
+            Some(user) => {
+                let mut command = Command::new("test");
+                command.arg("-d").arg(path);
+                run(&mut user.wrap(&command)).status.success()
+            }
+            None => std::fs::symlink_metadata(path).is_ok(),
         }
     }
 
@@ -194,7 +207,7 @@ impl Mount {
     #[track_caller]
     pub fn set(&self, id: &str, key: &str, value: &str) {
         let path = self.join("entries").join(id).join(".attrs").join(key);
-        std::fs::write(&path, format!("{value}\n")).unwrap_or_else(|e| panic!("set {key} of {id}: {e}"));
+        super::put(&path, format!("{value}\n")).unwrap_or_else(|e| panic!("set {key} of {id}: {e}"));
     }
 
     /// Ends the daemon by a signal and checks that it ended cleanly and left no mount.

@@ -29,7 +29,7 @@ def leaf(value):
     if value is None or isinstance(value, bool):
         return ("const", value)
     if isinstance(value, (int, float)):
-        return ("number", "NaN" if value != value else value)  # Python compares int and float exactly
+        return ("number", number_name(value))
     if isinstance(value, str):
         return ("string", value)
     if isinstance(value, list):
