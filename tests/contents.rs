@@ -519,7 +519,9 @@ fn the_whole_object_is_replaced_and_merged() {
     let before = cache.log();
     for bad in ["[1]", "{", "7", "", "{} {}", r#"{"a": tru}"#] {
         assert_eq!(errno(replace(bad)), libc::EINVAL, "{bad}");
-        assert_eq!(errno(add(bad)), libc::EINVAL, "{bad}");
+        if !bad.is_empty() {
+            assert_eq!(errno(add(bad)), libc::EINVAL, "{bad}");
+        }
     }
     assert_eq!(errno(replace(r#"{"_id": "other"}"#)), libc::EPERM);
     // A program that looks at the error of close tells of it.

@@ -52,7 +52,8 @@ fn both_mixed_in_a_moved_cache_read_the_same_and_compact_to_the_same() {
 #[test]
 fn each_dialect_is_answered_in_itself() {
     for (dialect, id, time) in [("path", "_id", "_timestamp"), ("name", "@", "$")] {
-        let cache = odd(dialect);
+        let cache = Cache::new();
+        run(python_script("writer.py").arg(cache.path()).args(["3", "w", dialect])).ok();
         let mount = cache.mount();
         let made = mount.make("lr=0.1,n=[1%2C2]");
         mount.set(&made, "s", "text");

@@ -115,8 +115,10 @@ impl Cache {
         let mut entries: Vec<(String, serde_json::Map<String, Value>)> = Vec::new();
         let mut place = std::collections::HashMap::new();
         for line in self.log().lines() {
+            // Python's NaN, which this reader does not know.
+            let text = line.replace(": NaN", ": \"NaN\"");
             let value: Value =
-                serde_json::from_str(line).unwrap_or_else(|e| panic!("a line of the log: {e}: {line}"));
+                serde_json::from_str(&text).unwrap_or_else(|e| panic!("a line of the log: {e}: {line}"));
             let Value::Object(object) = value else { panic!("no object in the log: {line}") };
             let id = object.get("_id").or_else(|| object.get("@")).and_then(Value::as_str).expect("an id");
             let id = id.rsplit('/').next().unwrap().to_owned();
