@@ -102,7 +102,8 @@ pub fn number(status: &Object<'_>, name: &str) -> Option<i64> {
 
 /// Whether a path is a mount whose daemon is gone.
 pub fn is_dead(path: &Path) -> bool {
-    matches!(std::fs::metadata(path), Err(e) if e.raw_os_error() == Some(libc::ENOTCONN))
+    // Opening asks the daemon; attributes may still be those that the kernel remembers of it.
+    matches!(std::fs::read_dir(path), Err(e) if e.raw_os_error() == Some(libc::ENOTCONN))
 }
 
 /// Takes a mount out of the tree; `lazy`: even if it is in use.
