@@ -26,7 +26,7 @@ pub(crate) struct Stat {
 }
 
 /// The identity of a file, as long as somebody holds it open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct FileId {
     dev: u64,
     ino: u64,

@@ -4,6 +4,7 @@ mod damage;
 mod failing;
 pub(crate) mod faults;
 mod following;
+mod powercut;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::*;
+use crate::name::Id;
+use crate::value::Object;
 
 /// What a sink was given.
 #[derive(Debug, Default)]
