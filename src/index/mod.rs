@@ -67,7 +67,7 @@ impl Index {
             self.live.remove(row);
             self.change(row, &old, Vec::new());
         } else {
-            if !was_live || self.rows.time(row).to_bits() != record.time.to_bits() {
+            if was_live && self.rows.time(row).to_bits() != record.time.to_bits() {
                 self.time_generation = self.generation;
             }
             self.rows.set(row, record.time, at);
@@ -77,7 +77,6 @@ impl Index {
         }
         if was_live == record.deleted {
             self.live_generation = self.generation;
-            self.time_generation = self.generation;
         }
         Row(row)
     }
@@ -268,12 +267,17 @@ impl Index {
     pub fn key_generation(&self, key: &Key) -> u64 {
         match key.as_str() {
             "_id" | "@" => self.live_generation,
-            "_timestamp" | "$" => self.time_generation,
+            "_timestamp" | "$" => self.time_generation.max(self.live_generation),
             _ => {
                 let family = self.keys.family(key).filter_map(|number| self.attribute(number));
                 family.map(|attribute| attribute.generation).fold(self.base_generation, u64::max)
             }
         }
+    }
+
+    /// The generation of the last change of the time of an entry that stayed live.
+    pub fn time_generation(&self) -> u64 {
+        self.time_generation
     }
 
     /// The generation of the last change of which entries are live.

@@ -26,21 +26,38 @@ pub(super) struct Rows {
     generation: u64,
     at: Instant,
     pub bitmap: RoaringBitmap,
-    newest: OnceLock<f64>,
+    /// The newest entry and its time.
+    newest: OnceLock<Newest>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Newest {
+    time: f64,
+    row: u32,
+    /// Of the times of entries, when it was found.
+    times: u64,
 }
 
 impl Rows {
-    pub fn of(set: &Set, index: &Index, now: f64) -> Self {
-        Self {
-            stamp: set.stamp(index),
-            generation: index.generation(),
-            at: Instant::now(),
-            bitmap: set.rows(index, now).into_owned(),
-            newest: OnceLock::new(),
+    /// The entries of a set; what was known of them `before` saves looking through all for the newest.
+    fn of(set: &Set, index: &Index, now: f64, before: Option<&Self>) -> Self {
+        let bitmap = set.rows(index, now).into_owned();
+        let newest = OnceLock::new();
+        if let Some(before) = before
+            && let Some(known) = before.newest.get()
+            && known.times == index.time_generation()
+            && bitmap.contains(known.row)
+        {
+            let later = newest_of(index, &(&bitmap - &before.bitmap));
+            let _ = newest.set(if later.time > known.time { later } else { *known });
         }
+        Self { stamp: set.stamp(index), generation: index.generation(), at: Instant::now(), bitmap, newest }
     }
 
     fn is_current(&self, set: &Set, index: &Index) -> bool {
+        if self.newest.get().is_some_and(|newest| newest.times != index.time_generation()) {
+            return false;
+        }
         match self.stamp {
             Some(stamp) => set.stamp(index) == Some(stamp),
             None => self.generation == index.generation() && self.at.elapsed() < AGING,
@@ -49,8 +66,16 @@ impl Rows {
 
     /// The time of the newest entry, seconds since the epoch.
     pub fn newest(&self, index: &Index) -> f64 {
-        *self.newest.get_or_init(|| self.bitmap.iter().map(|row| index.time(Row(row))).fold(0.0, f64::max))
+        self.newest.get_or_init(|| newest_of(index, &self.bitmap)).time
     }
+}
+
+fn newest_of(index: &Index, rows: &RoaringBitmap) -> Newest {
+    let none = Newest { time: 0.0, row: u32::MAX, times: index.time_generation() };
+    rows.iter().fold(none, |newest, row| {
+        let time = index.time(Row(row));
+        if time > newest.time { Newest { time, row, ..newest } } else { newest }
+    })
 }
 
 /// Remembers a few answers, the latest used.
@@ -96,12 +121,11 @@ impl Sets {
     /// The entries of a set now.
     pub fn rows(&self, set: &Set, index: &Index, now: f64) -> Arc<Rows> {
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(rows) = lock().get(set)
-            && rows.is_current(set, index)
-        {
-            return Arc::clone(rows);
-        }
-        let rows = Arc::new(Rows::of(set, index, now));
+        let before = lock().get(set).map(Arc::clone);
+        let rows = match before {
+            Some(rows) if rows.is_current(set, index) => return rows,
+            before => Arc::new(Rows::of(set, index, now, before.as_deref())),
+        };
         let mut recent = lock();
         recent.put(set.clone(), Arc::clone(&rows));
         while recent.map.len() > SETS {
@@ -149,5 +173,29 @@ impl Files {
         while recent.map.len() > 1 && (recent.map.len() > SETS || held(&recent) > BYTES) {
             recent.drop_oldest();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::Loader;
+    use crate::record::{Locator, parse_record};
+    use crate::view::Base;
+
+    #[test]
+    fn the_newest_is_the_newest_whatever_came_went_or_was_dated_anew() {
+        let mut index = Loader::default().finish();
+        let (sets, all) = (Sets::new(), Set::all(Base::Root));
+        let mut apply = |line: &str| {
+            index.apply(&parse_record(line.as_bytes()).unwrap(), None, Locator { offset: 0, len: 1 });
+            sets.rows(&all, &index, 0.0).newest(&index)
+        };
+        assert!((apply(r#"{"@":"a","$":5}"#) - 5.0).abs() < 1e-9);
+        assert!((apply(r#"{"@":"b","$":3}"#) - 5.0).abs() < 1e-9);
+        assert!((apply(r#"{"@":"c","$":7}"#) - 7.0).abs() < 1e-9);
+        assert!((apply(r#"{"@":"c","_deleted":true,"$":8}"#) - 5.0).abs() < 1e-9);
+        assert!((apply(r#"{"@":"b","$":9}"#) - 9.0).abs() < 1e-9);
+        assert!((apply(r#"{"@":"b","$":1}"#) - 5.0).abs() < 1e-9);
     }
 }
