@@ -67,7 +67,7 @@ impl Mount {
         let vfs = Vfs::new(cache, vfs_options);
         let vfs = Arc::new(vfs.map_err(|error| io::Error::from_raw_os_error(error.errno()))?);
         let (alive, ended) = mpsc::channel();
-        let server = Server::new(vfs, passthrough, alive);
+        let server = Server::new(Arc::clone(&vfs), passthrough, alive);
         let negotiated = server.negotiated();
         let session = Session::new(server, &mountpoint, &config(options))?;
         negotiated.set_notifier(session.notifier());
@@ -75,6 +75,8 @@ impl Mount {
         if negotiated.epochs() {
             let device = File::from(device.try_clone()?);
             publisher.set_hook(Box::new(move |_| forget_names(&device)));
+            let device = File::from(session.as_fd().try_clone_to_owned()?);
+            vfs.set_forget_names(Box::new(move || forget_names(&device)));
         }
         Ok(Self { _session: ManuallyDrop::new(session.spawn()?), ended, mountpoint, device })
     }

@@ -55,6 +55,10 @@ impl Vfs {
         self.tree.set_epochs(epochs);
         self.tree.contents.set_passthrough(passthrough);
     }
+    /// How the kernel is told to ask again for every name that it keeps; at most once, before the first request.
+    pub fn set_forget_names(&self, forget: Box<dyn Fn() + Send + Sync>) {
+        self.tree.contents.set_forget_names(content::ForgetNames(forget));
+    }
     /// Finds a name.
     pub fn lookup(&self, caller: &Caller, parent: Ino, name: &OsStr) -> Result<Entry> {
         if !is_content(parent) {

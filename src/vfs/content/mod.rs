@@ -15,7 +15,7 @@ use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use self::handles::Handles;
@@ -58,6 +58,16 @@ pub struct Contents {
     passthrough: AtomicBool,
     table: Mutex<Table>,
     handles: Handles,
+    forget_names: OnceLock<ForgetNames>,
+}
+
+/// Makes the kernel ask again for every name that it keeps. Takes no lock that a request holds.
+pub struct ForgetNames(pub Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for ForgetNames {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ForgetNames")
+    }
 }
 
 /// A thread acts as a caller until this is dropped: credentials, where the mount takes them on, and umask.
@@ -72,12 +82,25 @@ impl Contents {
     pub fn new(backing: Backing, options: Options) -> Self {
         let passthrough = AtomicBool::new(options.passthrough);
         let table = Mutex::new(Table::new(descriptors()));
-        Self { backing, options, passthrough, table, handles: Handles::default() }
+        Self {
+            backing,
+            options,
+            passthrough,
+            table,
+            handles: Handles::default(),
+            forget_names: OnceLock::new(),
+        }
     }
 
     /// Whether the kernel can serve data from backing files, as it turned out.
     pub fn set_passthrough(&self, passthrough: bool) {
         self.passthrough.store(passthrough, Ordering::Relaxed);
+    }
+
+    /// How the kernel is told to ask again for names; at most once.
+    pub fn set_forget_names(&self, forget: ForgetNames) {
+        // A second one is none.
+        let _ = self.forget_names.set(forget);
     }
 
     /// Acts as the caller on this thread, for what is made outside contents (an entry's directory).
@@ -91,7 +114,16 @@ impl Contents {
         let stat = self.stat_root(&root)?;
         let found = stat.map_or_else(|| self.stat_missing(), Ok)?;
         let mut closing = Closing::new();
-        let ino = self.table().enter_root(root, stat.as_ref().map(FileId::of), &mut closing);
+        let (ino, newly_shared) = {
+            let mut table = self.table();
+            let before = table.roots_of(&root);
+            let ino = table.enter_root(root, stat.as_ref().map(FileId::of), &mut closing);
+            (ino, before == 1 && table.is_shared(ino))
+        };
+        if newly_shared && let Some(forget) = self.forget_names.get() {
+            // From now on names below are not kept, because they may change through the other path: nor those of before.
+            (forget.0)();
+        }
         Ok(self.entry(ino, &found))
     }
 

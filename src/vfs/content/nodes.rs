@@ -291,6 +291,11 @@ impl Table {
         }
     }
 
+    /// Through how many paths an entry is seen now.
+    pub fn roots_of(&self, root: &Root) -> usize {
+        self.roots.get(entry_of(root)).map_or(0, Vec::len)
+    }
+
     /// Whether the entry of this directory is seen through more than one path now.
     pub fn is_shared(&self, ino: Ino) -> bool {
         let root = self.nodes.get(&ino).and_then(|node| self.nodes.get(&node.root));

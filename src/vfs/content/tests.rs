@@ -191,10 +191,16 @@ fn two_paths_share_files_but_not_directories() {
     fs::create_dir_all(world.path("e1/sub")).unwrap();
     fs::write(world.path("e1/f"), b"").unwrap();
     let id = Id::new("e1").unwrap();
+    let told = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let count = Arc::clone(&told);
+    let tell = move || drop(count.fetch_add(1, Ordering::Relaxed));
+    world.contents.set_forget_names(ForgetNames(Box::new(tell)));
     let entries = world.contents.root(Root::Entries(id.clone())).unwrap();
+    assert_eq!(told.load(Ordering::Relaxed), 0);
     assert_eq!((entries.entry_ttl, entries.attr_ttl), (TTL, TTL));
     let alias = world.contents.root(Root::Alias(id.clone(), 7)).unwrap();
     assert_ne!(entries.attr.ino, alias.attr.ino);
+    assert_eq!(told.load(Ordering::Relaxed), 1, "names that were kept before are forgotten");
     let through = |ino: Ino, name: &str| world.lookup(ino, name).unwrap();
     assert_eq!(through(entries.attr.ino, "f").attr.ino, through(alias.attr.ino, "f").attr.ino);
     assert_ne!(through(entries.attr.ino, "sub").attr.ino, through(alias.attr.ino, "sub").attr.ino);
