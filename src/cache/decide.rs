@@ -143,10 +143,8 @@ impl<'c> Decider<'c> {
             .map(|(id, changed)| (changed.order, id.clone()))
             .min();
         let index = self.inner.index();
-        let mut rows = index.live().clone();
-        for (key, leaf) in pairs {
-            rows &= index.posting(key, leaf);
-        }
+        let postings = pairs.iter().map(|(key, leaf)| index.posting(key, leaf));
+        let rows = postings.reduce(|rows, posting| rows & posting).unwrap_or_else(|| index.live().clone());
         let there = rows
             .iter()
             .filter_map(|row| Some((u64::from(row), index.id(Row(row))?)))

@@ -217,7 +217,8 @@ fn life(rng: &mut StdRng) -> (Vec<Event>, HashSet<String>) {
                     for _ in 0..rng.random_range(1..4) {
                         let (id, x) = (rng.random_range(0..5_u32), rng.random_range(0..1_000_000_u32));
                         let record = record(&format!("e{id}"), &x.to_string());
-                        lines += &format!("{record}\n");
+                        lines.push_str(&record);
+                        lines.push('\n');
                         all.insert(record.clone());
                         pending.push(record.clone());
                         last.insert(id, record);
