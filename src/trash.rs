@@ -115,7 +115,13 @@ impl Places {
     /// Makes the trash if it is missing; a link or a file in its place is refused.
     fn make(&self) -> Result<()> {
         match fs::create_dir(&self.trash) {
-            Ok(()) => sync(&self.cache),
+            Ok(()) => {
+                // Whoever may make entries may put them in the trash, not only who did so first.
+                let like =
+                    fs::metadata(&self.cache).and_then(|m| fs::set_permissions(&self.trash, m.permissions()));
+                like.map_err(|source| TrashError::Io { doing: "set the permissions of the trash", source })?;
+                sync(&self.cache)
+            }
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                 if is_directory(&self.trash) {
                     Ok(())

@@ -9,6 +9,7 @@ mod decide;
 mod intake;
 mod load;
 mod publish;
+mod records;
 mod round;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use crate::store::{self, Generation, Store, StoreError};
 use crate::value::{Leaf, Object};
 
 use publish::Account;
+pub use records::Records;
 use threads::{Queue, Syncs};
 
 /// How a cache is opened.

@@ -3,12 +3,11 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
+use super::Tree;
 use super::handle::Handle;
 use super::place::Place;
-use super::{Tree, now};
-use crate::cache::CacheError;
 use crate::vfs::{Caller, Done, Entry, Error, Ino, Opened, Result};
-use crate::view::{self, File, Set};
+use crate::view::File;
 
 impl Tree {
     /// Opens a virtual file: what is read is what it was then.
@@ -20,7 +19,11 @@ impl Tree {
         if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0 {
             return Err(Error::NotPermitted);
         }
-        let fh = self.handles.add(Handle::Bytes(self.bytes(&place)?));
+        let bytes = self.bytes(&place)?;
+        if let Place::File(set, file) = &*place {
+            self.files.opened(set, *file, &bytes);
+        }
+        let fh = self.handles.add(Handle::Bytes(bytes));
         Ok(Opened { fh, direct_io: true, ..Opened::default() })
     }
 
@@ -81,42 +84,6 @@ impl Tree {
             Place::File(set, file) => self.about_set(set, *file),
             _ => Err(Error::IsDirectory),
         }
-    }
-
-    fn about_set(&self, set: &Set, file: File) -> Result<Arc<[u8]>> {
-        let index = self.cache.index();
-        let generation = index.generation();
-        if let Some(bytes) = self.files.get(set, file, generation) {
-            return Ok(bytes);
-        }
-        let rows = self.sets.rows(set, &index, now());
-        let aging = rows.stamp.is_none();
-        let bytes: Arc<[u8]> = if file == File::Schema {
-            view::schema::schema(&index, &rows.bitmap).into_bytes().into()
-        } else {
-            let order = set.in_order(&index, &rows.bitmap);
-            let keys =
-                if file == File::Csv { index.keys(view::within(set, &rows.bitmap)) } else { Vec::new() };
-            // The records are read without the index: writers go on.
-            drop(index);
-            let mut out = Vec::new();
-            let csv = (file == File::Csv).then(|| view::table::Csv::new(&keys, &mut out));
-            for row in order {
-                let entry = match self.cache.entry(row) {
-                    Ok(entry) => entry,
-                    // Deleted in the meantime.
-                    Err(CacheError::NoEntry) => continue,
-                    Err(error) => return Err(error.into()),
-                };
-                match &csv {
-                    Some(csv) => csv.row(&entry.id, entry.time, &entry.object, &mut out),
-                    None => out.extend_from_slice(&view::attribute::object_line(&entry.object)),
-                }
-            }
-            out.into()
-        };
-        self.files.put(set, file, generation, aging, &bytes);
-        Ok(bytes)
     }
 }
 

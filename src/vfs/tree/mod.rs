@@ -7,6 +7,7 @@
 //! ([`Table`], sets, handles, names), each for a step in a map. A change is handed to the cache, and answered by the
 //! thread that commits it.
 
+mod about;
 mod attr;
 mod attribute;
 mod change;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use roaring::RoaringBitmap;
@@ -16,6 +16,8 @@ const SETS: usize = 64;
 const AGING: Duration = Duration::from_secs(1);
 /// How many bytes of files are remembered.
 const BYTES: usize = 256 << 20;
+/// A file longer than this is remembered until it is opened, and then for as long as somebody has it open.
+const LARGE: usize = 16 << 20;
 
 /// The entries of a set at one time.
 #[derive(Debug)]
@@ -146,7 +148,29 @@ struct Kept {
     at: Instant,
     /// Whether it changes with time.
     aging: bool,
-    bytes: Arc<[u8]>,
+    bytes: Bytes,
+}
+
+#[derive(Debug, Clone)]
+enum Bytes {
+    Held(Arc<[u8]>),
+    Opened(Weak<[u8]>),
+}
+
+impl Bytes {
+    fn get(&self) -> Option<Arc<[u8]>> {
+        match self {
+            Self::Held(bytes) => Some(Arc::clone(bytes)),
+            Self::Opened(bytes) => bytes.upgrade(),
+        }
+    }
+
+    fn held(&self) -> usize {
+        match self {
+            Self::Held(bytes) => bytes.len(),
+            Self::Opened(_) => 0,
+        }
+    }
 }
 
 impl Files {
@@ -158,17 +182,30 @@ impl Files {
     pub fn get(&self, set: &Set, file: File, generation: u64) -> Option<Arc<[u8]>> {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = recent.get(&(set.clone(), file))?;
-        (kept.generation == generation && (!kept.aging || kept.at.elapsed() < AGING))
-            .then(|| Arc::clone(&kept.bytes))
+        let current = kept.generation == generation && (!kept.aging || kept.at.elapsed() < AGING);
+        if current { kept.bytes.get() } else { None }
+    }
+
+    /// The bytes were opened: whoever has them open keeps them.
+    pub fn opened(&self, set: &Set, file: File, bytes: &Arc<[u8]>) {
+        if bytes.len() <= LARGE {
+            return;
+        }
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((kept, _)) = recent.map.get_mut(&(set.clone(), file))
+            && matches!(&kept.bytes, Bytes::Held(held) if Arc::ptr_eq(held, bytes))
+        {
+            kept.bytes = Bytes::Opened(Arc::downgrade(bytes));
+        }
     }
 
     /// Remembers them, and drops others that were not used for longer if it becomes too much.
     pub fn put(&self, set: &Set, file: File, generation: u64, aging: bool, bytes: &Arc<[u8]>) {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = Kept { generation, at: Instant::now(), aging, bytes: Arc::clone(bytes) };
+        let kept = Kept { generation, at: Instant::now(), aging, bytes: Bytes::Held(Arc::clone(bytes)) };
         recent.put((set.clone(), file), kept);
         let held = |recent: &Recent<(Set, File), Kept>| -> usize {
-            recent.map.values().map(|(kept, _)| kept.bytes.len()).sum()
+            recent.map.values().map(|(kept, _)| kept.bytes.held()).sum()
         };
         while recent.map.len() > 1 && (recent.map.len() > SETS || held(&recent) > BYTES) {
             recent.drop_oldest();
