@@ -21,7 +21,7 @@ pub use sys::{
     open_directory_stream, read_at, read_link, rename, reopen, seek, seek_directory, set_times, statvfs,
     sync, truncate, truncate_open, unlink, write_at,
 };
-pub use xattr::{get_xattr, list_xattr, remove_xattr, set_xattr};
+pub use xattr::{get_xattr, get_xattr_at, list_xattr, remove_xattr, set_xattr};
 
 /// The cache directory, and below it the directories of entries.
 #[derive(Debug)]

@@ -13,6 +13,14 @@ pub fn get_xattr(fd: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<u8>> {
     read_all(|buffer, length| unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), buffer.cast(), length) })
 }
 
+/// A value of a name below a directory, of a symbolic link itself. One call, where a descriptor would cost four.
+pub fn get_xattr_at(dir: BorrowedFd<'_>, file: &CStr, name: &CStr) -> io::Result<Vec<u8>> {
+    let path = [proc_path(dir).as_bytes(), b"/", file.to_bytes()].concat();
+    let path = CString::new(path).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // SAFETY: path and name end in NUL; the length is that of the buffer.
+    read_all(|buffer, length| unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer.cast(), length) })
+}
+
 /// All names, each ended by NUL.
 pub fn list_xattr(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     let path: CString = proc_path(fd);

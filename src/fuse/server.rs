@@ -145,7 +145,15 @@ impl Filesystem for Server {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        Self::entry_done(reply)(self.vfs.lookup(&caller(request), parent.0, name));
+        let result = self.vfs.lookup(&caller(request), parent.0, name);
+        if matches!(&result, Err(error) if error.errno() == libc::ENOENT) {
+            let ttl = self.vfs.absence_ttl(parent.0);
+            if !ttl.is_zero() {
+                // Node 0 stands for no node.
+                return reply.entry_with_ttls(&ttl, &ttl, &file_attr(&vfs::Attr::default()), GENERATION);
+            }
+        }
+        Self::entry_done(reply)(result);
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {

@@ -69,6 +69,10 @@ impl Vfs {
             None => self.tree.contents.lookup(caller, parent, name),
         }
     }
+    /// How long the kernel may keep it that a name was not found in a directory; zero: not at all.
+    pub fn absence_ttl(&self, parent: Ino) -> std::time::Duration {
+        if is_content(parent) { self.tree.contents.absence_ttl(parent) } else { std::time::Duration::ZERO }
+    }
     /// Lowers a lookup count.
     pub fn forget(&self, ino: Ino, count: u64) {
         self.tree.forget_any(ino, count);

@@ -48,7 +48,7 @@ pub enum SetTime {
 }
 
 /// Attributes of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Attr {
     /// Node id.
     pub ino: Ino,

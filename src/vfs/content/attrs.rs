@@ -2,11 +2,11 @@
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::{Contents, c_string};
-use crate::backing::{self, credentials};
+use crate::backing::{self, component, credentials};
 use crate::vfs::{Attr, Caller, Error, Ino, Result, SetAttr, SetTime};
 
 impl Contents {
@@ -71,8 +71,36 @@ impl Contents {
 
     /// An extended attribute of the real file.
     pub fn getxattr(&self, _caller: &Caller, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
-        let fd = self.directory(ino)?.ok_or(Error::NoAttribute)?;
-        Ok(backing::get_xattr(fd.as_fd(), &c_string(name)?)?)
+        let c_name = c_string(name)?;
+        let by_name = {
+            let mut table = self.table();
+            let held = table.descriptor(ino).is_some();
+            match table.get(ino) {
+                Some(node) if !held && node.kind != libc::S_IFDIR => node.below(),
+                Some(_) | None => None,
+            }
+        };
+        let value = match by_name {
+            Some((parent, file)) => {
+                let directory = self.directory(parent)?.ok_or(Error::Stale)?;
+                backing::get_xattr_at(directory.as_fd(), &component(&file)?, &c_name)
+            }
+            None => {
+                let fd = self.directory(ino)?.ok_or(Error::NoAttribute)?;
+                backing::get_xattr(fd.as_fd(), &c_name)
+            }
+        };
+        match value {
+            // Without SELinux no file has a context, and who hears so of one file (`ls -l`) need not ask for each.
+            Err(error)
+                if error.raw_os_error() == Some(libc::ENODATA)
+                    && name == "security.selinux"
+                    && !has_selinux() =>
+            {
+                Err(Error::NotSupported)
+            }
+            value => Ok(value?),
+        }
     }
 
     /// Their names.
@@ -102,6 +130,13 @@ impl Contents {
         let _caller = self.take_on(caller)?;
         Ok(backing::remove_xattr(fd.as_fd(), &name)?)
     }
+}
+
+/// Whether the kernel has SELinux on: then it asks for contexts itself.
+fn has_selinux() -> bool {
+    static PRESENT: LazyLock<bool> =
+        LazyLock::new(|| std::path::Path::new("/sys/fs/selinux/enforce").exists());
+    *PRESENT
 }
 
 fn time_to_set(time: Option<SetTime>) -> backing::SetTime {

@@ -155,6 +155,11 @@ impl Contents {
         self.enter(parent, directory.as_fd(), name)
     }
 
+    /// How long the kernel may keep it that a name is not in this directory.
+    pub fn absence_ttl(&self, parent: Ino) -> Duration {
+        if self.table().is_shared(parent) { Duration::ZERO } else { self.options.ttl }
+    }
+
     /// Lowers a lookup count.
     pub fn forget(&self, ino: Ino, count: u64) {
         let mut closing = Closing::new();

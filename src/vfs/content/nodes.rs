@@ -537,6 +537,14 @@ impl Table {
 }
 
 impl Node {
+    /// The directory and the name that it was last found by.
+    pub fn below(&self) -> Option<(Ino, OsString)> {
+        match &self.place {
+            Place::Root(_) => None,
+            Place::Below(parent, name) => Some((*parent, OsString::from(name))),
+        }
+    }
+
     fn new(key: Key, file: Option<FileId>, kind: u32, view: u64, root: Ino, place: Place) -> Self {
         Self {
             key,
