@@ -54,6 +54,7 @@ impl Mount {
     /// Mounts; comes back when the mount is live.
     pub fn new(cache: Arc<Cache>, mountpoint: &Path, options: &MountOptions) -> io::Result<Self> {
         keep_large_buffers();
+        allow_open_files();
         let mountpoint = mountpoint.canonicalize()?;
         let passthrough = is_root() && !options.no_passthrough;
         let vfs_options = vfs::Options {
@@ -155,6 +156,18 @@ fn forget_names(mut device: &File) {
 fn is_root() -> bool {
     // SAFETY: has no arguments and cannot fail.
     unsafe { libc::geteuid() == 0 }
+}
+
+/// Every file that is open through the mount is open in the daemon too: as many as the process may have.
+fn allow_open_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the buffer has the size of the struct, and outlives both calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
 }
 
 /// Buffers of a mebibyte are used again instead of being given back to the kernel and faulted in for each read.

@@ -80,15 +80,12 @@ impl Contents {
                 Some(_) | None => None,
             }
         };
-        let value = match by_name {
-            Some((parent, file)) => {
-                let directory = self.directory(parent)?.ok_or(Error::Stale)?;
-                backing::get_xattr_at(directory.as_fd(), &component(&file)?, &c_name)
-            }
-            None => {
-                let fd = self.directory(ino)?.ok_or(Error::NoAttribute)?;
-                backing::get_xattr(fd.as_fd(), &c_name)
-            }
+        let value = if let Some((parent, file)) = by_name {
+            let directory = self.directory(parent)?.ok_or(Error::Stale)?;
+            backing::get_xattr_at(directory.as_fd(), &component(&file)?, &c_name)
+        } else {
+            let fd = self.directory(ino)?.ok_or(Error::NoAttribute)?;
+            backing::get_xattr(fd.as_fd(), &c_name)
         };
         match value {
             // Without SELinux no file has a context, and who hears so of one file (`ls -l`) need not ask for each.
@@ -132,7 +129,7 @@ impl Contents {
     }
 }
 
-/// Whether the kernel has SELinux on: then it asks for contexts itself.
+/// Whether the kernel has `SELinux` on: then it asks for contexts itself.
 fn has_selinux() -> bool {
     static PRESENT: LazyLock<bool> =
         LazyLock::new(|| std::path::Path::new("/sys/fs/selinux/enforce").exists());
