@@ -8,6 +8,7 @@ use super::attr::id_of;
 use super::handle::Handle;
 use super::place::Place;
 use super::{Tree, text};
+use crate::cache::CacheError;
 use crate::name::{Id, Key};
 use crate::record::{Edit, RECORD_MAX, SetMode, apply};
 use crate::value::{Text, Value};
@@ -110,7 +111,7 @@ impl Tree {
         if name.starts_with('.') {
             return Err(Error::NotPermitted);
         }
-        let mut object = self.record(id)?.object;
+        let mut object = self.record(id)?.object.clone();
         let key = view::attribute::key_of(&object, name)?;
         if key.is_reserved() {
             return Err(Error::NotPermitted);
@@ -250,7 +251,10 @@ impl Tree {
             if shown {
                 tree.table.emptied(ino, false);
             }
-            done(result);
+            done(result.map_err(|error| match error {
+                Error::Cache(CacheError::NoEntry) => Error::Stale,
+                other => other,
+            }));
         });
         match self.edit_of(file, &data) {
             Ok(Some(edit)) => self.edit(file.id.clone(), vec![edit], done),

@@ -282,6 +282,7 @@ impl Tree {
             Box::new(move |outcome| {
                 let result = match outcome {
                     Ok(_) | Err(crate::cache::CacheError::NoEntry) => {
+                        tree.names().new.retain(|_, (other, _)| *other != id);
                         tree.gone(&id);
                         Ok(())
                     }

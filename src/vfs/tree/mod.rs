@@ -32,7 +32,7 @@ use std::time::{Duration, SystemTime};
 
 use self::handle::Handles;
 use self::place::{Place, Table};
-use self::sets::{Files, Rows, Sets};
+use self::sets::{Files, Looked, Rows, Sets};
 use super::content::{self, Contents, Root};
 use super::{Caller, Done, Error, Ino, Options, Result, Time};
 use crate::backing::{self, Backing};
@@ -58,6 +58,7 @@ pub(super) struct Tree {
     table: Table,
     sets: Sets,
     files: Files,
+    looked: Looked,
     handles: Handles,
     /// Directories without entries, made with `mkdir`: keys and values.
     made: Mutex<HashSet<Dir>>,
@@ -119,6 +120,7 @@ impl Tree {
             table: Table::new(),
             sets: Sets::new(),
             files: Files::new(),
+            looked: Looked::new(),
             handles: Handles::new(),
             made: Mutex::default(),
             made_generation: AtomicU64::new(0),
@@ -158,9 +160,20 @@ impl Tree {
     }
 
     /// The record of a live entry.
-    fn record(&self, id: &Id) -> Result<Record> {
-        let row = self.row(id)?;
-        Ok(self.cache.entry(row)?)
+    fn record(&self, id: &Id) -> Result<Arc<Record>> {
+        let (row, generation) = {
+            let index = self.cache.index();
+            (index.row(id.as_str()).ok_or(Error::NotFound)?, index.generation())
+        };
+        if let Some(record) = self.looked.get(id, generation) {
+            return Ok(record);
+        }
+        let record = Arc::new(self.cache.entry(row)?);
+        // If it has changed in between, it is a newer one, and read once more.
+        if self.cache.index().generation() == generation {
+            self.looked.put(generation, &record);
+        }
+        Ok(record)
     }
 
     fn writable(&self) -> Result<()> {
@@ -184,11 +197,8 @@ impl Tree {
 
     /// Drops what the contents keep of an entry that is no more.
     fn gone(&self, id: &Id) {
-        let aliases = {
-            let mut names = self.names();
-            names.new.retain(|_, (other, _)| other != id);
-            names.aliases.remove(id).unwrap_or_default()
-        };
+        // A name in `new/` stays: the entry may come back from the trash.
+        let aliases = self.names().aliases.remove(id).unwrap_or_default();
         self.contents.gone(&Root::Entries(id.clone()));
         for number in aliases {
             self.contents.gone(&Root::Alias(id.clone(), number));

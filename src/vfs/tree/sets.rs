@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use roaring::RoaringBitmap;
 
+use crate::cache::Entry;
 use crate::index::{Index, Row};
+use crate::name::Id;
 use crate::view::{File, Set};
 
 /// How many sets are remembered.
@@ -134,6 +136,33 @@ impl Sets {
             recent.drop_oldest();
         }
         rows
+    }
+}
+
+/// How many records are remembered.
+const RECORDS: usize = 8;
+
+/// The records of the entries whose attributes are being looked at, one after the other.
+#[derive(Debug)]
+pub(super) struct Looked(Mutex<Recent<Id, (u64, Arc<Entry>)>>);
+
+impl Looked {
+    pub fn new() -> Self {
+        Self(Mutex::new(Recent::new()))
+    }
+
+    /// The record as it was at this generation of the index.
+    pub fn get(&self, id: &Id, generation: u64) -> Option<Arc<Entry>> {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.get(id).filter(|(at, _)| *at == generation).map(|(_, record)| Arc::clone(record))
+    }
+
+    pub fn put(&self, generation: u64, record: &Arc<Entry>) {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.put(record.id.clone(), (generation, Arc::clone(record)));
+        while recent.map.len() > RECORDS {
+            recent.drop_oldest();
+        }
     }
 }
 

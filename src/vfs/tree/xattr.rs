@@ -96,8 +96,8 @@ impl Tree {
             .flatten()
             .copied()
             .collect();
-        let object = self.record(&id)?.object;
-        for (key, value) in flatten(&object) {
+        let record = self.record(&id)?;
+        for (key, value) in flatten(&record.object) {
             if PREFIX.len() + key.as_str().len() <= NAME_MAX && value.to_text().len() <= VALUE_MAX {
                 names.extend_from_slice(PREFIX);
                 names.extend_from_slice(key.as_str().as_bytes());

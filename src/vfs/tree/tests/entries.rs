@@ -190,6 +190,45 @@ fn the_trash_gives_back_what_was_put_there() {
 }
 
 #[test]
+fn an_id_can_be_used_again() {
+    let world = World::new();
+    for round in 0..3 {
+        world.mkdir("entries/mine").unwrap();
+        assert_eq!(world.ls("entries/mine").unwrap(), [""; 0], "{round}");
+        world.write("entries/mine/file", "x").unwrap();
+        world.write("entries/mine/.attrs/round", &round.to_string()).unwrap();
+        assert_eq!(world.read("entries/mine/.attrs/round").unwrap(), format!("{round}\n"));
+        world.rm("entries/mine/file").unwrap();
+        world.rmdir("entries/mine").unwrap();
+    }
+}
+
+#[test]
+fn a_name_in_new_comes_back_from_the_trash_with_its_entry() {
+    let world = World::new();
+    world.mkdir("new/x").unwrap();
+    let id = world.read("new/x/.attrs/_id").unwrap();
+    let (entry, trashed) = (format!("entries/{}", id.trim()), format!("trash/{}", id.trim()));
+    world.mv(&entry, &trashed).unwrap();
+    assert_eq!(world.find("new/x").unwrap_err(), libc::ENOENT);
+    world.mv(&trashed, &entry).unwrap();
+    assert_eq!(world.read("new/x/.attrs/_id").unwrap(), id);
+    world.write("new/x/file", "x").unwrap();
+    assert_eq!(world.read(&format!("{entry}/file")).unwrap(), "x\n");
+}
+
+#[test]
+fn an_attribute_of_an_entry_that_vanished_while_it_was_written_is_stale() {
+    let world = World::new();
+    world.entry("e1", r#"{"lr": 1}"#);
+    let fh = world.open("entries/e1/.attrs/lr", libc::O_WRONLY).unwrap();
+    world.vfs.write(fh, 0, b"2", false).unwrap();
+    world.rmdir("entries/e1").unwrap();
+    assert_eq!(world.close(fh), Err(libc::ESTALE));
+    assert_eq!(world.ls("entries").unwrap(), [""; 0]);
+}
+
+#[test]
 fn a_node_of_a_deleted_entry_is_stale_or_gone() {
     let world = World::new();
     world.entry("e1", r#"{"lr": 1}"#);
