@@ -88,8 +88,19 @@ struct Node {
     emptied: u32,
     /// Of a directory: the stamp of the listing in the kernel's cache.
     cached: Option<u64>,
-    /// Of a directory: open streams.
+    /// Of a directory: open streams that use that cache.
     streams: u32,
+}
+
+/// How a directory stream uses the kernel's cache of the directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caching {
+    /// Not at all.
+    Without,
+    /// What is there is dropped, and what is read is kept.
+    Anew,
+    /// What is there is this listing.
+    Kept,
 }
 
 impl Table {
@@ -214,23 +225,36 @@ impl Table {
         inner.places.get(place).and_then(|ino| inner.nodes.get(ino)).is_some_and(|node| node.emptied > 0)
     }
 
-    /// Opens a directory stream of a listing with this stamp. Whether what the kernel has cached of the directory is
-    /// this listing.
+    /// Opens a directory stream of a listing with this stamp; `None` if it is for this stream alone.
     ///
-    /// The kernel fills its cache as somebody reads, and drops it when an open does not keep it. A stream that was opened
-    /// earlier may go on filling it with an older listing; so only a stream that is the only one says what is cached.
-    pub fn open_stream(&self, ino: Ino, stamp: Option<u64>) -> bool {
+    /// The kernel fills its cache as somebody reads, drops it when an open does not keep it (and whenever it likes), and
+    /// then takes up its readers in the middle of what the next one fills in. So all streams that use the cache at a time
+    /// are of one listing; a stream of another one does without.
+    pub fn open_stream(&self, ino: Ino, stamp: Option<u64>) -> Caching {
         let mut inner = self.lock();
-        let Some(node) = inner.nodes.get_mut(&ino) else { return false };
-        node.streams += 1;
-        if stamp.is_some() && node.cached == stamp {
-            return true;
+        let (Some(node), Some(stamp)) = (inner.nodes.get_mut(&ino), stamp) else { return Caching::Without };
+        let same = node.cached == Some(stamp);
+        if node.streams > 0 && !same {
+            return Caching::Without;
         }
-        node.cached = stamp.filter(|_| node.streams == 1);
-        false
+        node.streams += 1;
+        node.cached = Some(stamp);
+        if same { Caching::Kept } else { Caching::Anew }
     }
 
-    /// Closes a directory stream.
+    /// Whether a stream that uses the cache may go on with another listing, of this stamp: nobody else reads.
+    pub fn rewind_stream(&self, ino: Ino, stamp: Option<u64>) -> bool {
+        let mut inner = self.lock();
+        match inner.nodes.get_mut(&ino) {
+            Some(node) if node.streams == 1 => {
+                node.cached = stamp;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Closes a directory stream that uses the cache.
     pub fn close_stream(&self, ino: Ino) {
         if let Some(node) = self.lock().nodes.get_mut(&ino) {
             node.streams = node.streams.saturating_sub(1);
@@ -314,17 +338,19 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_is_kept_only_if_no_older_stream_can_have_filled_the_cache() {
+    fn streams_that_share_the_cache_are_of_one_listing() {
         let table = Table::new();
-        assert!(!table.open_stream(ROOT, Some(1)));
-        assert!(table.open_stream(ROOT, Some(1)), "the same listing");
-        assert!(!table.open_stream(ROOT, Some(2)), "another listing");
-        assert!(!table.open_stream(ROOT, Some(2)), "streams of the former are open");
-        for _ in 0..4 {
-            table.close_stream(ROOT);
-        }
-        assert!(!table.open_stream(ROOT, Some(2)));
-        assert!(table.open_stream(ROOT, Some(2)));
-        assert!(!table.open_stream(ROOT, None) && !table.open_stream(ROOT, None), "changes with time");
+        let open = |stamp| table.open_stream(ROOT, stamp);
+        assert_eq!([open(Some(1)), open(Some(1))], [Caching::Anew, Caching::Kept]);
+        assert_eq!([open(Some(2)), open(Some(2))], [Caching::Without; 2], "others read the former");
+        assert!(!table.rewind_stream(ROOT, Some(2)));
+        table.close_stream(ROOT);
+        assert_eq!(open(Some(2)), Caching::Without);
+        assert!(table.rewind_stream(ROOT, Some(2)), "the only one");
+        assert_eq!(open(Some(2)), Caching::Kept);
+        table.close_stream(ROOT);
+        table.close_stream(ROOT);
+        assert_eq!([open(Some(3)), open(Some(3))], [Caching::Anew, Caching::Kept]);
+        assert_eq!(open(None), Caching::Without, "changes with time");
     }
 }

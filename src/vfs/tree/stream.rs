@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::attr::id_of;
 use super::handle::Handle;
-use super::place::Place;
+use super::place::{Caching, Place};
 use super::{Tree, now};
 use crate::index::Row;
 use crate::trash;
@@ -30,6 +30,8 @@ enum Names {
 pub(super) struct Stream {
     ino: Ino,
     place: Arc<Place>,
+    /// Uses the kernel's cache.
+    cached: bool,
     state: Mutex<State>,
 }
 
@@ -66,11 +68,12 @@ impl Tree {
     pub fn opendir(&self, ino: Ino) -> Result<Opened> {
         let place = self.place(ino)?;
         let (names, stamp) = self.names_of(&place)?;
-        let cached = matches!(*place, Place::View(_));
-        let keep = self.table.open_stream(ino, stamp);
+        let caching = self.table.open_stream(ino, stamp);
         let state = Mutex::new(State { names, used: false });
-        let fh = self.handles.add(Handle::Stream(Arc::new(Stream { ino, place, state })));
-        Ok(Opened { fh, cache_dir: cached, keep_cache: cached && keep, ..Opened::default() })
+        let cached = caching != Caching::Without;
+        let fh = self.handles.add(Handle::Stream(Arc::new(Stream { ino, place, cached, state })));
+        // A stream without the cache leaves it to the others.
+        Ok(Opened { fh, cache_dir: cached, keep_cache: caching != Caching::Anew, ..Opened::default() })
     }
 
     /// What a directory lists, and a number that is another one when it may list something else; `None` if nobody can say.
@@ -138,7 +141,10 @@ impl Tree {
         let stream = self.handles.stream(fh)?;
         let mut state = stream.lock();
         if cookie == 0 && state.used {
-            state.names = self.names_of(&stream.place)?.0;
+            let (names, stamp) = self.names_of(&stream.place)?;
+            if !stream.cached || self.table.rewind_stream(stream.ino, stamp) {
+                state.names = names;
+            }
         }
         state.used = true;
         for (cookie, name) in
@@ -248,7 +254,9 @@ impl Tree {
     /// Closes a stream.
     pub fn releasedir(&self, fh: u64) {
         if let Some(Handle::Stream(stream)) = self.handles.remove(fh) {
-            self.table.close_stream(stream.ino);
+            if stream.cached {
+                self.table.close_stream(stream.ino);
+            }
         }
     }
 }

@@ -219,6 +219,27 @@ fn listings_are_kept_by_the_kernel_until_something_they_show_changes() {
 }
 
 #[test]
+fn streams_of_different_listings_do_not_share_the_kernels_cache() {
+    let world = sweep();
+    let ino = world.ino("by-attr/lr/0.1").unwrap();
+    let open = || world.vfs.opendir(&world.caller, ino).unwrap();
+    let (one, two) = (open(), open());
+    assert!(one.cache_dir && two.cache_dir && two.keep_cache);
+    world.mv("by-attr/lr/0.1/e1", "by-attr/lr/1/e1").unwrap();
+    let three = open();
+    assert!(!three.cache_dir && three.keep_cache, "it neither uses nor drops what the others read");
+    assert_eq!(names(&world, three.fh, 0, 10).len(), 3);
+    assert_eq!(names(&world, one.fh, 0, 10).len(), 4);
+    assert_eq!(names(&world, one.fh, 0, 10).len(), 4, "two reads the same listing");
+    world.vfs.releasedir(two.fh);
+    assert_eq!(names(&world, one.fh, 0, 10).len(), 3, "rewound, and alone");
+    for opened in [one, three] {
+        world.vfs.releasedir(opened.fh);
+    }
+    assert!(open().keep_cache, "of the listing that was read last");
+}
+
+#[test]
 fn readdirplus_counts_what_it_gives() {
     let world = sweep();
     let ino = world.ino("by-attr/lr").unwrap();
