@@ -9,10 +9,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Cache, Mount, Random, errno, ls, poll, put, read, seed};
+use common::{Cache, Mount, Random, amount, errno, ls, poll, put, read, seed};
 use serde_json::Value;
 
-const ROUNDS: usize = 60;
 const WORKERS: usize = 3;
 
 /// What one worker was told about its entries: the attribute `n`, `None` once deleted.
@@ -102,10 +101,11 @@ fn verify_values(mount: &Mount, told: &[Told]) {
 fn kill_at_any_moment_loses_nothing_that_was_acknowledged() {
     let seed = seed("kill_at_any_moment");
     let mut random = Random(seed);
+    let rounds = amount("CACHEDIRFS_CRASH_ROUNDS", 60);
     let cache = Cache::new();
     let mut told: Vec<_> = (0..WORKERS).map(|_| Told::default()).collect();
     let mut foreign = 0;
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let mut mount = cache.mount();
         verify(&mount, &mut told);
         if round % 10 == 0 {
@@ -145,8 +145,8 @@ fn kill_at_any_moment_loses_nothing_that_was_acknowledged() {
     let listed = if foreign == 0 { 0 } else { ls(mount.join("by-attr/foreign/true")).len() };
     assert_eq!(listed, foreign);
     let made: usize = told.iter().map(|told| told.entries.len()).sum();
-    eprintln!("{ROUNDS} rounds: {made} entries made, {foreign} of another program");
-    assert!(made > ROUNDS, "the load did something");
+    eprintln!("{rounds} rounds: {made} entries made, {foreign} of another program");
+    assert!(made > rounds, "the load did something");
     mount.stop();
     cache.command(&["compact"]).ok();
     let live = told.iter().flat_map(|told| told.entries.values()).filter(|n| n.is_some()).count();

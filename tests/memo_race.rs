@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Cache, binary, ls, poll, python, read, run, start};
+use common::{Cache, amount, binary, ls, poll, python, read, run, start};
 
 /// Claims every key in an order of its own; prints `won|found KEY ID`.
 const CLAIM: &str = r#"
@@ -37,7 +37,7 @@ for key in order:
 
 #[test]
 fn each_key_is_made_exactly_once() {
-    let keys: usize = std::env::var("CACHEDIRFS_MEMO_KEYS").ok().and_then(|n| n.parse().ok()).unwrap_or(150);
+    let keys: usize = amount("CACHEDIRFS_MEMO_KEYS", 400);
     let cache = Cache::new();
     let mounts = [cache.mount(), cache.mount()];
     let claims: Vec<_> = (0..16)

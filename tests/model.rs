@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use common::{Cache, Mount, Random, append, errno, ls, put, read, seed};
+use common::{Cache, Mount, Random, amount, append, errno, ls, put, read, seed};
 
 const KEYS: &[&str] = &["lr", "model", "opt.name", "opt.beta", "tags", "note"];
 /// Text forms, each the one spelling.
@@ -322,7 +322,7 @@ fn run(seed: u64, steps: usize) {
 #[test]
 fn random_operations_do_what_plain_maps_do() {
     let first = seed("random_operations");
-    for n in 0..4 {
+    for n in 0..amount("CACHEDIRFS_MODEL_RUNS", 8) as u64 {
         run(first.wrapping_add(n), 250);
     }
 }

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use common::{Cache, Mount, Random, errno, ls, read, seed};
+use common::{Cache, Mount, Random, amount, errno, ls, read, seed};
 use serde_json::{Map, Value};
 
 /// JSON and the text form that expressions and paths know it by.
@@ -333,7 +333,7 @@ fn ask(mount: &Mount, objects: &[(String, Attrs)], random: &mut Random) {
 #[test]
 fn every_path_gives_the_set_of_a_plain_loop() {
     let first = seed("every_path");
-    for n in 0..3 {
+    for n in 0..amount("CACHEDIRFS_PATH_RUNS", 12) as u64 {
         let mut random = Random(first.wrapping_add(n));
         let cache = Cache::new();
         let objects: Vec<_> = (0..80).map(|n| (format!("e{n:02}"), random_attrs(&mut random))).collect();

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use cachedirfs::value::{Object, Text, Value};
-use common::{Cache, Mount, ls, put};
+use common::{Cache, Mount, amount, ls, put};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -212,7 +212,12 @@ fn check(mount: &Mount, cache: &Cache, values: &[String]) -> Result<(), TestCase
 
 #[test]
 fn what_is_read_can_be_written_back() {
-    let config = Config { cases: 12, max_shrink_iters: 60, failure_persistence: None, ..Config::default() };
+    let config = Config {
+        cases: u32::try_from(amount("CACHEDIRFS_ROUNDTRIP_CASES", 60)).unwrap(),
+        max_shrink_iters: 60,
+        failure_persistence: None,
+        ..Config::default()
+    };
     let mut runner = TestRunner::new(config);
     let result = runner.run(&prop::collection::vec(json(), 1..30), |values| {
         let cache = Cache::new();

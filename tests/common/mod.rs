@@ -126,6 +126,11 @@ pub fn seed(test: &str) -> u64 {
     seed
 }
 
+/// How much of something a test does: the variable if it is set, for a longer run, else `usual`.
+pub fn amount(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
 /// A small reproducible generator (splitmix64).
 #[derive(Debug, Clone)]
 pub struct Random(pub u64);
