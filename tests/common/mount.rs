@@ -64,8 +64,12 @@ impl Mount {
         let log = std::fs::File::create(scratch.path().join("log")).unwrap();
         let mut command = Command::new(program);
         command.arg("mount").arg(cache).arg(&path).arg("-f");
-        if !options.options.is_empty() {
-            command.args(["-o", options.options]);
+        // Everything may be run with other options: one thread, without passthrough, ...
+        let more = std::env::var("CACHEDIRFS_TEST_OPTIONS").unwrap_or_default();
+        for options in [options.options, &more] {
+            if !options.is_empty() {
+                command.args(["-o", options]);
+            }
         }
         command.env("RUST_BACKTRACE", "1").env_remove("CACHEDIRFS_CACHE");
         if let Some(user) = options.user {
