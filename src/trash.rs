@@ -206,7 +206,10 @@ pub fn put(cache: &Cache, id: &Id) -> Result<()> {
         let _ = fs::remove_file(places.record(id));
     };
     if let Err(e) = cache.change(Change::Delete { id: id.clone() }) {
-        undo();
+        // Somebody else may have just moved the same entry: then the record is theirs as well.
+        if !matches!(e, CacheError::NoEntry) {
+            undo();
+        }
         return Err(e.into());
     }
     match rename(&places.outside(id), &places.inside(id)) {
@@ -318,13 +321,17 @@ pub fn restore(cache: &Cache, id: &Id) -> Result<()> {
     };
     let change = Change::Restore { id: id.clone(), object: trashed.object, time: trashed.time };
     if let Err(e) = cache.change(change) {
-        if moved {
+        // Somebody else may have just brought it back: then this is its directory.
+        if moved && !matches!(e, CacheError::Exists) {
             // If this fails as well, `mend` does it.
             let _ = rename(&outside, &inside);
         }
         return Err(e.into());
     }
-    fs::remove_file(places.record(id)).map_err(doing("remove the record in the trash"))
+    match fs::remove_file(places.record(id)) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(doing("remove the record in the trash")(e)),
+        _ => Ok(()),
+    }
 }
 
 /// Removes an entry from the trash for good, contents and all.

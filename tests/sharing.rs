@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::time::Duration;
 
-use common::{Cache, Mount, append, ls, poll, put, read};
+use common::{Cache, Mount, append, errno, ls, poll, put, read};
 
 fn soon(what: &str, mut ask: impl FnMut() -> bool) {
     poll(what, Duration::from_secs(4), || ask().then_some(()));
@@ -48,7 +48,10 @@ fn attributes() {
         assert_eq!(xattr::get(&entry, "user.k").unwrap().unwrap(), b"12345");
         assert_ne!(read(entry.join(".attrs.json")), json);
         append(entry.join(".attrs.json"), r#"{"k": null, "merged": true}"#).unwrap();
-        soon("the merge", || one.get(&id, "merged") == "true");
+        soon("the merge", || {
+            fs::read_to_string(one.join("entries").join(&id).join(".attrs/merged"))
+                .is_ok_and(|text| text == "true\n")
+        });
         soon("what it took away", || !fs::exists(one.join("entries").join(&id).join(".attrs/k")).unwrap());
         fs::remove_file(entry.join(".attrs/new")).unwrap();
         soon("the removal", || ls(one.join("entries").join(&id).join(".attrs")) == ["merged", "model"]);
@@ -160,6 +163,45 @@ fn an_entry_that_is_deleted_while_the_other_mount_uses_it() {
         one.stop();
         two.stop();
     }
+}
+
+#[test]
+fn the_trash_is_raced_for_and_loses_nothing() {
+    let cache = Cache::new();
+    let mounts = [cache.mount_with("refresh=0.1"), cache.mount_with("refresh=0.1")];
+    let id = mounts[0].make("k=1");
+    fs::write(mounts[0].join("entries").join(&id).join("f"), "contents").unwrap();
+    soon("the other mount has it", || fs::exists(mounts[1].join("entries").join(&id)).unwrap());
+    for round in 0..60 {
+        let (from, to) = if round % 2 == 0 { ("entries", "trash") } else { ("trash", "entries") };
+        let won: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = mounts
+                .iter()
+                .map(|mount| {
+                    let (from, to) = (mount.join(from).join(&id), mount.join(to).join(&id));
+                    scope.spawn(move || usize::from(fs::rename(from, to).is_ok()))
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert!(won >= 1, "round {round}");
+        for mount in &mounts {
+            soon("both see where it is", || {
+                ls(mount.join(to)) == [id.as_str()] && ls(mount.join(from)).is_empty()
+            });
+            assert_eq!(read(mount.join(to).join(&id).join("f")), "contents", "round {round}");
+        }
+    }
+    assert_eq!(cache.entry(&id)["k"], 1);
+    // An id is permanent: in the trash it is taken as well.
+    fs::rename(mounts[0].join("entries").join(&id), mounts[0].join("trash").join(&id)).unwrap();
+    for mount in &mounts {
+        assert_eq!(errno(fs::create_dir(mount.join("entries").join(&id))), libc::EEXIST);
+    }
+    for mount in mounts {
+        mount.stop();
+    }
+    cache.command(&["check"]).ok();
 }
 
 #[test]

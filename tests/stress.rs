@@ -108,7 +108,7 @@ cat table.csv count
 #[test]
 fn everything_at_once_leaves_what_a_fresh_mount_shows() {
     let seed = seed("everything_at_once");
-    let span = Duration::from_secs(amount("CACHEDIRFS_STRESS_SECONDS", 8) as u64);
+    let span = Duration::from_secs(amount("CACHEDIRFS_STRESS_SECONDS", 5) as u64);
     let cache = Cache::new();
     for n in 0..12 {
         cache.add(

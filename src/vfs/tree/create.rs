@@ -11,6 +11,7 @@ use super::{Tree, now, text};
 use crate::backing::{self, credentials};
 use crate::cache::{Change, Outcome};
 use crate::name::{Id, pairs_to_list, parse_pairs};
+use crate::trash::TrashError;
 use crate::value::Object;
 use crate::vfs::content::Root;
 use crate::vfs::{Caller, Done, Entry, Error, Ino, Result};
@@ -47,6 +48,10 @@ impl Tree {
         let directory = text(name).and_then(|name| {
             let id = Id::from_file_name(name).ok_or(Error::Invalid)?;
             if self.row(&id).is_ok() {
+                return Err(Error::Exists);
+            }
+            // An id is permanent: one in the trash is taken, too.
+            if !matches!(crate::trash::get(&self.cache, &id), Err(TrashError::NotFound)) {
                 return Err(Error::Exists);
             }
             self.make_entry_dir(caller, &id, mode, umask)?;
