@@ -253,10 +253,10 @@ impl Tree {
 
     /// Closes a stream.
     pub fn releasedir(&self, fh: u64) {
-        if let Some(Handle::Stream(stream)) = self.handles.remove(fh) {
-            if stream.cached {
-                self.table.close_stream(stream.ino);
-            }
+        if let Some(Handle::Stream(stream)) = self.handles.remove(fh)
+            && stream.cached
+        {
+            self.table.close_stream(stream.ino);
         }
     }
 }
