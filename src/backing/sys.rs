@@ -342,3 +342,12 @@ pub fn descriptor_limit() -> usize {
     }
     usize::try_from(raw.rlim_cur).unwrap_or(usize::MAX)
 }
+
+/// Gives memory that was freed back to the system; the allocator keeps what its threads have freed otherwise.
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: has no preconditions.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -45,7 +45,7 @@ impl Contents {
         let (parent, name, file) = {
             let mut table = self.table();
             let held = table.descriptor(ino).is_some();
-            match table.get(ino).map(|node| (&node.place, node.file)) {
+            match table.get(ino).map(|node| (&node.place, node.file())) {
                 // What is truncated must be known to be the right file before.
                 Some((Place::Below(parent, name), Some(file))) if !held && flags & libc::O_TRUNC == 0 => {
                     (*parent, component(name)?, file)
@@ -112,8 +112,8 @@ impl Contents {
         let settled = is_settled(stat);
         let mut table = self.table();
         let Some(node) = table.get_mut(ino) else { return (false, false) };
-        let keep = node.opened == Some((now, true));
-        node.opened = Some((now, settled));
+        let keep = node.opened == Some(now);
+        node.opened = settled.then_some(now);
         (keep, node.told.is_some_and(|told| told != now))
     }
 
@@ -236,7 +236,7 @@ impl Contents {
                 Place::Root(_) => ROOT,
                 Place::Below(parent, _) => parent,
             };
-            (node.view, parent, node.file.map_or(0, |file| file.dev))
+            (node.view, parent, node.file().map_or(0, |file| file.dev))
         };
         let mut stream = directory.stream();
         stream.read(cookie, &mut |fd, mut raw| {

@@ -163,7 +163,13 @@ impl Contents {
     /// Lowers a lookup count.
     pub fn forget(&self, ino: Ino, count: u64) {
         let mut closing = Closing::new();
-        self.table().forget(ino, count, &mut closing);
+        let mut table = self.table();
+        table.forget(ino, count, &mut closing);
+        let shrunk = table.has_shrunk();
+        drop(table);
+        if shrunk {
+            backing::give_back_memory();
+        }
     }
 
     /// Attributes.
@@ -245,7 +251,7 @@ impl Contents {
             let mut table = self.table();
             let descriptor = table.descriptor(ino);
             let node = table.get(ino).filter(|node| !node.gone).ok_or(Error::Stale)?;
-            (descriptor, (node.place.clone(), node.file, node.kind))
+            (descriptor, (node.place.clone(), node.file(), node.kind))
         };
         if let Some(descriptor) = descriptor {
             return Ok(backing::stat(descriptor.as_fd())?);

@@ -62,17 +62,17 @@ pub(super) enum Place {
     Below(Ino, Box<OsStr>),
 }
 
-/// What a file looked like when the kernel was last told, to see whether it was changed behind the mount.
+/// What a file looked like when the kernel was last told, to see whether it was changed behind the mount: a hash of size
+/// and times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Signature {
-    size: u64,
-    mtime: StatTime,
-    ctime: StatTime,
-}
+pub(super) struct Signature(u64);
 
 impl Signature {
     pub fn of(stat: &Stat) -> Self {
-        Self { size: stat.size, mtime: stat.mtime, ctime: stat.ctime }
+        let (mtime, ctime) = (stat.mtime, stat.ctime);
+        let times =
+            [mtime.sec.cast_unsigned(), mtime.nsec.into(), ctime.sec.cast_unsigned(), ctime.nsec.into()];
+        Self(times.into_iter().fold(stat.size, |hash, part| mix(hash).wrapping_add(part)))
     }
 }
 
@@ -80,8 +80,8 @@ impl Signature {
 #[derive(Debug)]
 pub(super) struct Node {
     pub key: Key,
-    /// The file; none for an entry without a directory.
-    pub file: Option<FileId>,
+    /// The directory of an entry, if it is there.
+    root_file: Option<FileId>,
     /// `S_IFMT` of the mode.
     pub kind: u32,
     /// The view below, for directories.
@@ -95,15 +95,21 @@ pub(super) struct Node {
     lookups: u64,
     /// Nodes whose place is below this one.
     children: u64,
+    own: Option<Box<Own>>,
+    slot: Option<u32>,
+    /// As the kernel last heard it with attributes.
+    pub told: Option<Signature>,
+    /// At the last open, after which the kernel has kept what it read; none if a later change might not have shown.
+    pub opened: Option<Signature>,
+}
+
+/// Descriptors that are a node's own: few nodes have any.
+#[derive(Debug, Default)]
+struct Own {
     /// Open files of it, by handle.
     opens: Vec<(u64, Arc<OwnedFd>)>,
     /// Its name was removed: there is no other way to it.
     held: Option<Arc<OwnedFd>>,
-    slot: Option<usize>,
-    /// As the kernel last heard it with attributes.
-    pub told: Option<Signature>,
-    /// At the last open, after which the kernel has kept what it read; and whether a later change would have shown.
-    pub opened: Option<(Signature, bool)>,
 }
 
 #[derive(Debug)]
@@ -143,7 +149,8 @@ pub(super) struct Step {
 /// All nodes.
 #[derive(Debug)]
 pub(super) struct Table {
-    nodes: HashMap<Ino, Node>,
+    /// Boxed, so that a table that has grown for many nodes costs little when they are gone.
+    nodes: HashMap<Ino, Box<Node>>,
     /// Nodes whose key is not the one that their id was made of (moved between views).
     moved: HashMap<Key, Ino>,
     /// Nodes of entries' own directories.
@@ -152,7 +159,11 @@ pub(super) struct Table {
     free: Vec<usize>,
     hand: usize,
     capacity: usize,
+    has_shrunk: bool,
 }
+
+/// So many nodes are worth giving their memory back to the system.
+const MANY: usize = 1 << 15;
 
 /// Where the search for the id of a key begins.
 fn first_id(key: &Key) -> Ino {
@@ -170,6 +181,11 @@ fn first_id(key: &Key) -> Ino {
 /// The id that a file most probably has, by what a directory stream tells of it.
 pub(super) fn file_ino(view: u64, dev: u64, ino: u64) -> Ino {
     masked(mix(ino ^ mix(dev ^ mix(view))))
+}
+
+/// The index of a place in the ring.
+fn place(slot: u32) -> usize {
+    usize::try_from(slot).unwrap_or(usize::MAX)
 }
 
 fn masked(hash: u64) -> Ino {
@@ -193,15 +209,16 @@ impl Table {
             free: Vec::new(),
             hand: 0,
             capacity: capacity.max(1),
+            has_shrunk: false,
         }
     }
 
     pub fn get(&self, ino: Ino) -> Option<&Node> {
-        self.nodes.get(&ino)
+        self.nodes.get(&ino).map(|node| &**node)
     }
 
     pub fn get_mut(&mut self, ino: Ino) -> Option<&mut Node> {
-        self.nodes.get_mut(&ino)
+        self.nodes.get_mut(&ino).map(|node| &mut **node)
     }
 
     /// Number of nodes, and of descriptors in the ring.
@@ -283,12 +300,17 @@ impl Table {
 
     /// An entry's directory was made, or is another one than before.
     pub fn set_root_file(&mut self, ino: Ino, file: Option<FileId>, closing: &mut Closing) {
-        let Some(node) = self.nodes.get_mut(&ino).filter(|node| node.file != file) else { return };
-        node.file = file;
+        let Some(node) = self.nodes.get_mut(&ino).filter(|node| node.root_file != file) else { return };
+        node.root_file = file;
         node.opened = None;
         if let Some(slot) = node.slot.take() {
-            closing.extend(self.take_slot(slot));
+            closing.extend(self.take_slot(place(slot)));
         }
+    }
+
+    /// Whether many nodes have gone since this was last asked.
+    pub fn has_shrunk(&mut self) -> bool {
+        std::mem::take(&mut self.has_shrunk)
     }
 
     /// Through how many paths an entry is seen now.
@@ -317,7 +339,7 @@ impl Table {
     pub fn mark_gone(&mut self, ino: Ino, closing: &mut Closing) {
         let Some(node) = self.nodes.get_mut(&ino) else { return };
         node.gone = true;
-        node.held = None;
+        closing.extend(node.own.as_mut().and_then(|own| own.held.take()));
         if let Key::Root(_, id) = &node.key
             && let Some(roots) = self.roots.get_mut(id)
         {
@@ -328,7 +350,7 @@ impl Table {
             }
         }
         if let Some(slot) = node.slot.take() {
-            closing.extend(self.take_slot(slot));
+            closing.extend(self.take_slot(place(slot)));
         }
     }
 
@@ -381,13 +403,13 @@ impl Table {
         while self
             .nodes
             .get(&ino)
-            .is_some_and(|node| node.lookups == 0 && node.children == 0 && node.opens.is_empty())
+            .is_some_and(|node| node.lookups == 0 && node.children == 0 && !node.is_open())
         {
             let Some(node) = self.nodes.remove(&ino) else { return };
             if let Some(slot) = node.slot {
-                closing.extend(self.take_slot(slot));
+                closing.extend(self.take_slot(place(slot)));
             }
-            closing.extend(node.held);
+            closing.extend(node.own.and_then(|own| own.held));
             self.moved.remove(&node.key);
             match node.place {
                 Place::Root(root) => {
@@ -407,23 +429,30 @@ impl Table {
                 }
             }
         }
-        if self.nodes.len() < self.nodes.capacity() / 8 {
+        let capacity = self.nodes.capacity();
+        if self.nodes.len() < capacity / 8 {
             self.nodes.shrink_to(self.nodes.len() * 2);
+            self.has_shrunk |= capacity > MANY;
         }
     }
 
     /// Notes an open file: as long as it is open, it is the way to the node.
     pub fn opened(&mut self, ino: Ino, fh: u64, fd: Arc<OwnedFd>) {
         if let Some(node) = self.nodes.get_mut(&ino) {
-            node.opens.push((fh, fd));
+            node.own.get_or_insert_default().opens.push((fh, fd));
         }
     }
 
     /// An open file was closed.
     pub fn closed(&mut self, ino: Ino, fh: u64, closing: &mut Closing) {
         let Some(node) = self.nodes.get_mut(&ino) else { return };
-        if let Some(index) = node.opens.iter().position(|(other, _)| *other == fh) {
-            closing.push(node.opens.swap_remove(index).1);
+        if let Some(own) = &mut node.own {
+            if let Some(index) = own.opens.iter().position(|(other, _)| *other == fh) {
+                closing.push(own.opens.swap_remove(index).1);
+            }
+            if own.opens.is_empty() && own.held.is_none() {
+                node.own = None;
+            }
         }
         self.remove_unused(ino, closing);
     }
@@ -431,11 +460,13 @@ impl Table {
     /// A descriptor of the node if there is one now.
     pub fn descriptor(&mut self, ino: Ino) -> Option<Arc<OwnedFd>> {
         let node = self.nodes.get(&ino)?;
-        let own = node.held.as_ref().or_else(|| node.opens.first().map(|(_, fd)| fd));
-        if let Some(fd) = own {
+        let own = node.own.as_ref();
+        if let Some(fd) =
+            own.and_then(|own| own.held.as_ref().or_else(|| own.opens.first().map(|(_, fd)| fd)))
+        {
             return Some(Arc::clone(fd));
         }
-        let slot = self.ring.get_mut(node.slot?)?.as_mut()?;
+        let slot = self.ring.get_mut(place(node.slot?))?.as_mut()?;
         slot.used = true;
         Some(Arc::clone(&slot.fd))
     }
@@ -443,15 +474,15 @@ impl Table {
     /// Keeps a descriptor for as long as the kernel knows the node: its name is about to be removed.
     pub fn hold(&mut self, ino: Ino, fd: Arc<OwnedFd>, closing: &mut Closing) {
         let Some(node) = self.nodes.get_mut(&ino) else { return };
-        node.held = Some(fd);
+        node.own.get_or_insert_default().held = Some(fd);
         if let Some(slot) = node.slot.take() {
-            closing.extend(self.take_slot(slot));
+            closing.extend(self.take_slot(place(slot)));
         }
     }
 
     /// The name was not removed after all.
     pub fn unhold(&mut self, ino: Ino, closing: &mut Closing) {
-        closing.extend(self.nodes.get_mut(&ino).and_then(|node| node.held.take()));
+        closing.extend(self.nodes.get_mut(&ino).and_then(|node| node.own.as_mut()?.held.take()));
     }
 
     /// Keeps a descriptor until its place in the ring is needed.
@@ -476,7 +507,7 @@ impl Table {
             closing.push(old.fd);
         }
         if let Some(node) = self.nodes.get_mut(&ino) {
-            node.slot = Some(index);
+            node.slot = u32::try_from(index).ok();
         }
     }
 
@@ -512,7 +543,7 @@ impl Table {
                 Place::Root(root) => Err(root.clone()),
                 Place::Below(parent, name) => Ok((*parent, OsString::from(name))),
             };
-            let file = node.file;
+            let file = node.file();
             if let Some(fd) = self.descriptor(at) {
                 if steps.is_empty() {
                     return Way::Held(fd);
@@ -537,6 +568,18 @@ impl Table {
 }
 
 impl Node {
+    /// The file; none for an entry without a directory.
+    pub fn file(&self) -> Option<FileId> {
+        match self.key {
+            Key::Root(..) => self.root_file,
+            Key::File(_, file) => Some(file),
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.own.as_ref().is_some_and(|own| !own.opens.is_empty())
+    }
+
     /// The directory and the name that it was last found by.
     pub fn below(&self) -> Option<(Ino, OsString)> {
         match &self.place {
@@ -545,10 +588,10 @@ impl Node {
         }
     }
 
-    fn new(key: Key, file: Option<FileId>, kind: u32, view: u64, root: Ino, place: Place) -> Self {
-        Self {
+    fn new(key: Key, root_file: Option<FileId>, kind: u32, view: u64, root: Ino, place: Place) -> Box<Self> {
+        Box::new(Self {
             key,
-            file,
+            root_file,
             kind,
             view,
             root,
@@ -556,11 +599,10 @@ impl Node {
             gone: false,
             lookups: 0,
             children: 0,
-            opens: Vec::new(),
-            held: None,
+            own: None,
             slot: None,
             told: None,
             opened: None,
-        }
+        })
     }
 }
