@@ -150,18 +150,7 @@ impl Table {
         let mut inner = self.lock();
         let Some(node) = inner.nodes.get_mut(&ino) else { return };
         node.lookups = node.lookups.saturating_sub(count);
-        if node.lookups > 0 {
-            return;
-        }
-        if let Some(node) = inner.nodes.remove(&ino) {
-            // The place may be another node's by now.
-            if inner.places.get(&node.place) == Some(&ino) {
-                inner.places.remove(&node.place);
-            }
-            if let Some(view) = node.view {
-                inner.views.remove(&view);
-            }
-        }
+        inner.drop_unused(ino);
     }
 
     /// What a node stands for.
@@ -214,8 +203,10 @@ impl Table {
 
     /// Counts handles that have emptied an attribute file and written nothing yet.
     pub fn emptied(&self, ino: Ino, more: bool) {
-        if let Some(node) = self.lock().nodes.get_mut(&ino) {
+        let mut inner = self.lock();
+        if let Some(node) = inner.nodes.get_mut(&ino) {
             node.emptied = if more { node.emptied + 1 } else { node.emptied.saturating_sub(1) };
+            inner.drop_unused(ino);
         }
     }
 
@@ -268,6 +259,23 @@ impl Table {
 }
 
 impl Inner {
+    /// Takes a node out that the kernel has forgotten, unless it still shows what is about to be set: the kernel may forget a
+    /// file before its last close is recorded, and whoever finds it again must find it empty.
+    fn drop_unused(&mut self, ino: Ino) {
+        if self.nodes.get(&ino).is_none_or(|node| node.lookups > 0 || node.emptied > 0) {
+            return;
+        }
+        if let Some(node) = self.nodes.remove(&ino) {
+            // The place may be another node's by now.
+            if self.places.get(&node.place) == Some(&ino) {
+                self.places.remove(&node.place);
+            }
+            if let Some(view) = node.view {
+                self.views.remove(&view);
+            }
+        }
+    }
+
     /// A number that no set directory has; those that were given up are used again after all others.
     fn free_view(&mut self) -> u32 {
         loop {
@@ -335,6 +343,23 @@ mod tests {
         assert!(table.find(&a).is_none());
         table.forget(second, 1);
         assert!(table.is_linked(first), "forgetting the replaced node leaves the other one");
+    }
+
+    #[test]
+    fn an_emptied_file_is_empty_until_that_is_set_even_if_it_is_forgotten() {
+        let table = Table::new();
+        let place = Place::Attribute(Id::new("e1").unwrap(), Key::parse("k").unwrap());
+        let ino = table.raise(place.clone());
+        table.emptied(ino, true);
+        table.forget(ino, 1);
+        assert!(table.is_emptied(&place));
+        assert_eq!(table.raise(place.clone()), ino);
+        table.emptied(ino, false);
+        assert!(!table.is_emptied(&place) && table.is_linked(ino));
+        table.emptied(ino, true);
+        table.forget(ino, 1);
+        table.emptied(ino, false);
+        assert!(table.get(ino).is_none());
     }
 
     #[test]
