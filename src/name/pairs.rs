@@ -4,8 +4,8 @@ use super::{Key, NameError, escape};
 use crate::value::{Leaf, Value};
 
 /// Reads a `K=V,K=V` list: pairs split at `,`, key from value at the first `=`, both percent-decoded, values by
-/// their text form. A pair without `=`, an empty pair or an empty key is malformed; a reserved key or `KEY[]` too;
-/// of a key that stands twice the last value wins.
+/// their text form. A pair without `=`, an empty pair or an empty key is malformed; a reserved key, `_deleted` or `KEY[]`
+/// too; of a key that stands twice the last value wins.
 pub fn parse_pairs(list: &str) -> Result<Vec<(Key, Value<'static>)>, NameError> {
     let mut pairs: Vec<(Key, Value<'static>)> = Vec::new();
     for pair in list.split(',') {
@@ -30,7 +30,8 @@ fn split(pair: &str) -> Result<(Key, &str), NameError> {
     let (key, text) = pair.split_once('=').ok_or(NameError::Malformed)?;
     // Reading a key decodes its members, `,` and `=` among them.
     let key = Key::parse(key)?;
-    if key.is_reserved() || key.is_elements() {
+    // A record that says `"_deleted": true` is none of an entry.
+    if key.is_reserved() || key.is_elements() || key.as_str() == "_deleted" {
         return Err(NameError::Malformed);
     }
     Ok((key, text))
