@@ -108,6 +108,16 @@ pub fn errno<T>(result: std::io::Result<T>) -> i32 {
     }
 }
 
+/// It must be refused as something that this file system does not do: EPERM. An ordinary user may be told EACCES, as the
+/// kernel looks at the permission bits first.
+#[track_caller]
+pub fn not_permitted<T>(result: std::io::Result<T>) {
+    // SAFETY: cannot fail, touches no memory.
+    let root = unsafe { libc::geteuid() } == 0;
+    let found = errno(result);
+    assert!(found == libc::EPERM || found == libc::EACCES && !root, "EPERM was expected: {found}");
+}
+
 /// Target of a symbolic link.
 #[track_caller]
 pub fn target(path: impl AsRef<Path>) -> PathBuf {
