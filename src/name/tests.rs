@@ -201,7 +201,20 @@ fn pairs_are_read_and_written() {
     assert_eq!(shown, expected.map(|(key, text)| (key, text.to_owned())));
     let leaves: Vec<_> = pairs.iter().map(|(key, value)| (key.clone(), Leaf::of(value))).collect();
     assert_eq!(pairs_to_list(&leaves), "a%3Db%2C=\"\",e=\"\",lr=0.1,model=resnet18,opt.name=a%2Cb=c");
-    for list in ["", "a", "a=1,,b", "=3", "a=1,", ",a=1", "a=1,,b=2", "_id=3", "a.=1", "a[]=1", "@=x", "_deleted=true"] {
+    for list in [
+        "",
+        "a",
+        "a=1,,b",
+        "=3",
+        "a=1,",
+        ",a=1",
+        "a=1,,b=2",
+        "_id=3",
+        "a.=1",
+        "a[]=1",
+        "@=x",
+        "_deleted=true",
+    ] {
         assert_eq!(parse_pairs(list).unwrap_err(), NameError::Malformed, "{list}");
     }
     assert_eq!(parse_pairs("a=%ff").unwrap_err(), NameError::NotUtf8);

@@ -87,14 +87,5 @@ fn value_at<'o>(key: &Key, object: &'o Object<'o>) -> Option<&'o Value<'o>> {
     if key.is_reserved() {
         return None;
     }
-    let members = key.members();
-    let (last, parents) = members.split_last()?;
-    let mut object = object;
-    for member in parents {
-        match object.get_bytes(member.as_bytes()) {
-            Some(Value::Object(inner)) => object = inner,
-            _ => return None,
-        }
-    }
-    object.get_bytes(last.as_bytes())
+    object.at_path(&key.members())
 }

@@ -35,6 +35,19 @@ impl<'a> Object<'a> {
         self.iter().find(|(other, _)| other.as_bytes() == name).map(|(_, value)| value)
     }
 
+    /// The value at the end of a path of members through nested objects.
+    pub fn at_path(&self, members: &[Text<'_>]) -> Option<&Value<'a>> {
+        let (last, parents) = members.split_last()?;
+        let mut object = self;
+        for member in parents {
+            match object.get_bytes(member.as_bytes())? {
+                Value::Object(inner) => object = inner,
+                _ => return None,
+            }
+        }
+        object.get_bytes(last.as_bytes())
+    }
+
     /// The member of that name (WTF-8 bytes), to change.
     pub fn get_mut(&mut self, name: &[u8]) -> Option<&mut Value<'a>> {
         self.members.iter_mut().find(|(other, _)| other.as_bytes() == name).map(|(_, value)| value)

@@ -9,16 +9,7 @@ pub fn value<'o>(object: &'o Object<'o>, key: &Key) -> Option<&'o Value<'o>> {
     if key.is_elements() {
         return None;
     }
-    let members = key.members();
-    let (last, parents) = members.split_last()?;
-    let mut object = object;
-    for member in parents {
-        match object.get_bytes(member.as_bytes())? {
-            Value::Object(inner) => object = inner,
-            _ => return None,
-        }
-    }
-    match object.get_bytes(last.as_bytes())? {
+    match object.at_path(&key.members())? {
         Value::Object(inner) if !inner.is_empty() => None,
         value => Some(value),
     }

@@ -59,15 +59,7 @@ pub fn jsonl_row(record: &[u8], out: &mut Vec<u8>) {
 
 /// The value at the end of a path of members, unless it has members itself: those are columns of their own.
 fn leaf_at<'o>(object: &'o Object<'o>, members: &[Text<'static>]) -> Option<&'o Value<'o>> {
-    let (last, parents) = members.split_last()?;
-    let mut object = object;
-    for member in parents {
-        match object.get_bytes(member.as_bytes()) {
-            Some(Value::Object(inner)) => object = inner,
-            _ => return None,
-        }
-    }
-    match object.get_bytes(last.as_bytes()) {
+    match object.at_path(members) {
         Some(Value::Object(inner)) if !inner.is_empty() => None,
         found => found,
     }
