@@ -393,7 +393,7 @@ fn what_walks_the_tree_ends() {
         mount.sh("rg x . | wc -l").ok();
     }
     let out = common::scratch();
-    mount.sh(&format!("rsync -a ./ '{}/x/'", out.path().display())).ok();
+    mount.sh(&format!("rsync -a ./ '{0}/x/' && chmod -R u+w '{0}'", out.path().display())).ok();
     mount.stop();
 }
 

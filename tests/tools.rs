@@ -280,5 +280,7 @@ fn a_copy_of_the_whole_mount_ends_and_is_the_cache() {
             Path::new("../../../entries/e1")
         );
         f.sh("cp -a by-attr $OUT/by-attr && tar -cf $OUT/all.tar .");
+        // The copy has the modes of the views: an ordinary user could not remove it.
+        f.sh("chmod -R u+w $OUT");
     });
 }
