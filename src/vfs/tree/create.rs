@@ -286,10 +286,11 @@ impl Tree {
             Change::Delete { id: id.clone() },
             Box::new(move |outcome| {
                 let result = match outcome {
+                    // Of all who delete it at once, here and on other nodes, one succeeds.
                     Ok(_) | Err(crate::cache::CacheError::NoEntry) => {
                         tree.names().new.retain(|_, (other, _)| *other != id);
                         tree.gone(&id);
-                        Ok(())
+                        outcome.map(drop).map_err(Error::from)
                     }
                     Err(error) => {
                         // Without its directory it is still a result; nothing of it was lost.
