@@ -56,9 +56,9 @@ class Node:
     def kill(self):
         self.daemon.kill()
 
-    def lost(self):
-        """The whole node dies: daemon, file system client, cable."""
-        if "cut" in self.backing.can:
+    def lost(self, cable=True):
+        """The whole node dies: daemon, file system client, and with the cable even the kernel that would tell the servers."""
+        if cable and "cut" in self.backing.can:
             self.backing.cut(self)
         self.daemon.kill()
         self.backing.detach(self)
