@@ -23,6 +23,16 @@ impl Locked<'_> {
             ));
         };
         let result = store.write(&file, lines, end);
+        if self.is_doubtful() {
+            let result = self.ascertain(result, lines, end);
+            let mut position = hold(&store.position);
+            if result.is_ok() {
+                store.advance(&mut position, lines);
+            }
+            // Others may have appended; and nothing of it may be cut off.
+            position.reload = true;
+            return result.map(|()| end);
+        }
         let mut position = hold(&store.position);
         match result {
             Ok(()) => {

@@ -127,7 +127,17 @@ impl Store {
     /// Puts a log back whose name was removed while its file was open.
     pub(super) fn put_back(&self, old: &File) -> Result<(), StoreError> {
         let size = sys::retry(|| self.sys.stat_file(old)).map_err(StoreError::io(COMPACTING))?.size;
-        self.replace(old, None, |writer| {
+        self.replace_by_copy(old, size, None).map(drop)
+    }
+
+    /// Replaces the log by a copy of the first `size` bytes of a file; as [`Store::replace`].
+    pub(super) fn replace_by_copy(
+        &self,
+        old: &File,
+        size: u64,
+        end: Option<u64>,
+    ) -> Result<(File, u64), StoreError> {
+        self.replace(old, end, |writer| {
             let mut offset = 0;
             while offset < size {
                 let len = usize::try_from((size - offset).min(CHUNK as u64)).unwrap_or(CHUNK);
@@ -141,7 +151,6 @@ impl Store {
             }
             Ok(())
         })
-        .map(drop)
     }
 
     /// Writes a new log to a temporary file, makes it durable, and renames it over the log. `old` gives owner and permissions;

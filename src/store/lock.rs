@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, mpsc};
 use std::time::Duration;
 
+use super::fence::Taken;
 use super::{LOCK, NO_LOCK_FILE, Store, StoreError, TRIES, hold, sys};
 
 /// How often a thread that waits for the lock looks whether it still should.
@@ -14,7 +15,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// The open `_lock`.
 #[derive(Debug)]
 pub(super) struct LockFile {
-    file: Arc<File>,
+    pub file: Arc<File>,
     id: sys::FileId,
 }
 
@@ -22,7 +23,8 @@ pub(super) struct LockFile {
 #[derive(Debug)]
 pub struct Locked<'s> {
     pub(super) store: &'s Store,
-    gate: MutexGuard<'s, Option<LockFile>>,
+    pub(super) gate: MutexGuard<'s, Option<LockFile>>,
+    pub(super) taken: Taken,
     /// The log, opened under the lock, and its verified end; there after a [`Locked::catch_up`].
     pub(super) log: Option<(Arc<File>, u64)>,
 }
@@ -37,6 +39,13 @@ impl Store {
             return Err(StoreError::Poisoned);
         }
         let mut gate = hold(&self.gate);
+        let taken = self.take(&mut gate)?;
+        Ok(Locked { store: self, gate, taken, log: None })
+    }
+
+    /// Takes the flock of the file that has the lock's name.
+    fn take(&self, gate: &mut Option<LockFile>) -> Result<Taken, StoreError> {
+        let before = self.before_lock();
         for _ in 0..TRIES {
             let lock = match gate.take() {
                 Some(lock) => lock,
@@ -52,7 +61,7 @@ impl Store {
             match sys::retry(|| self.sys.stat(self.dir(), LOCK)) {
                 Ok(stat) if stat.id == lock.id => {
                     *gate = Some(lock);
-                    return Ok(Locked { store: self, gate, log: None });
+                    return Ok(Taken::now(before));
                 }
                 Ok(_) => {}
                 Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => {}
@@ -130,12 +139,26 @@ fn failed(source: io::Error) -> StoreError {
     }
 }
 
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
+impl Locked<'_> {
+    /// Gives the lock up and takes it again.
+    pub(super) fn retake(&mut self) -> Result<(), StoreError> {
+        self.give_up();
+        self.log = None;
+        self.taken = self.store.take(&mut self.gate)?;
+        Ok(())
+    }
+
+    fn give_up(&mut self) {
         let Some(lock) = self.gate.as_ref() else { return };
         if sys::retry(|| self.store.sys.unlock(&lock.file)).is_err() {
             // Closing it unlocks it too.
             *self.gate = None;
         }
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.give_up();
     }
 }

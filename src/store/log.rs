@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{
     CHUNK, Followed, Generation, LINE_MAX, LOG, Locked, NO_LOG, Sink, Store, StoreError, TRIES, hold, sys,
@@ -27,6 +27,8 @@ pub(super) struct Position {
     dialect: Option<Dialect>,
     /// Our idea of the log may be wrong: the next pass gives everything anew.
     pub reload: bool,
+    /// When something new was last seen in it.
+    pub moved: Option<Instant>,
 }
 
 /// What stands under the log's name.
@@ -176,6 +178,9 @@ impl Store {
         if replaced {
             self.begin(position, look, sink);
         }
+        if replaced || look.stat.size > position.offset {
+            position.moved = Some(Instant::now());
+        }
         if look.stat.size == position.offset {
             position.reload = false;
             return Ok(Followed { lines: 0, replaced });
@@ -197,6 +202,7 @@ impl Store {
     /// Takes our own lines into the position.
     pub(super) fn advance(&self, position: &mut Position, lines: &[u8]) {
         position.offset += lines.len() as u64;
+        position.moved = Some(Instant::now());
         let from = lines.len().saturating_sub(usize::try_from(MARK).unwrap_or_default());
         position.mark.extend_from_slice(lines.get(from..).unwrap_or_default());
         let surplus = position.mark.len().saturating_sub(usize::try_from(MARK).unwrap_or_default());
@@ -222,6 +228,7 @@ impl Store {
             mark: Vec::new(),
             dialect,
             reload: true,
+            moved: Some(Instant::now()),
         };
         position.mark = self.mark(file, size)?;
         position.reload = false;
@@ -240,7 +247,7 @@ impl Locked<'_> {
         let mut position = hold(&store.position);
         let (followed, log) = store.patiently(&mut position, |position| {
             // By name, anew: the descriptor that is followed may be another file's by now, or its attributes old.
-            let (file, stat) = store.open_log(position)?;
+            let (file, stat) = store.open_own_log(&self.taken, position)?;
             let look = Look { file: Some(Arc::new(file)), stat };
             let mut followed = store.pass(position, &look, sink)?;
             let file = look.file.ok_or(StoreError::NotACache(NO_LOG))?;
@@ -263,7 +270,7 @@ impl Locked<'_> {
 
 impl Store {
     /// Opens the log to write, and makes it if need be.
-    fn open_log(&self, position: &Position) -> Result<(File, sys::Stat), StoreError> {
+    pub(super) fn open_log(&self, position: &Position) -> Result<(File, sys::Stat), StoreError> {
         const DOING: &str = "opening the log";
         for _ in 0..TRIES {
             match self.open_regular(LOG, libc::O_RDWR, DOING, NO_LOG) {

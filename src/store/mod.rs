@@ -7,6 +7,7 @@
 
 mod append;
 mod compact;
+mod fence;
 mod lock;
 mod log;
 mod recover;
@@ -69,6 +70,7 @@ pub struct Store {
     options: Options,
     /// On a file system of this machine alone.
     local: bool,
+    suspicion: fence::Suspicion,
     /// First lock: the gate of this process, with the descriptor that is flocked.
     gate: Mutex<Option<lock::LockFile>>,
     /// Second lock: what was read of the log.
@@ -116,7 +118,7 @@ pub enum StoreError {
     NoLock(io::Error),
     /// The store is read-only.
     ReadOnly,
-    /// A sync failed earlier: the store refuses writes until it has been reopened.
+    /// A sync of a local file system failed earlier: the store refuses writes until it has been reopened.
     Poisoned,
     /// The cache is not a directory, or its log or lock is no regular file.
     NotACache(&'static str),
@@ -208,6 +210,7 @@ impl Store {
             )?;
         let store = Self {
             local: sys::is_local(dir.as_fd()),
+            suspicion: fence::Suspicion::default(),
             watch: Watch::new(),
             sys,
             dir,
@@ -289,8 +292,12 @@ impl Store {
         sys::retry(|| self.sys.sync_data(file)).map_err(|source| self.poison("syncing the log", source))
     }
 
-    /// Refuses writes from now on: the kernel may have dropped dirty pages, and a second sync would hide it.
+    /// Refuses writes from now on: the kernel may have dropped dirty pages, and a second sync would hide it. Not so elsewhere than
+    /// on a local file system: there everything acknowledged was synced, and what is opened anew is what the servers have.
     fn poison(&self, doing: &'static str, source: io::Error) -> StoreError {
+        if !self.local {
+            return StoreError::Io { doing, source };
+        }
         ::log::error!("{doing}: {source}; nothing more is written until the cache is mounted anew");
         self.poisoned.store(true, Ordering::Release);
         StoreError::Io { doing, source }

@@ -3,6 +3,7 @@
 mod damage;
 mod failing;
 pub(crate) mod faults;
+mod fence;
 mod following;
 mod powercut;
 
