@@ -21,6 +21,22 @@ def program():
     return os.path.abspath(path)
 
 
+def packages(needs):
+    """Installs what is missing of (program, Debian package)."""
+    missing = sorted({package for program, package in needs if not shutil.which(program)})
+    if not missing:
+        return
+    print("installing %s" % " ".join(missing), flush=True)
+    quiet = dict(stdout=subprocess.DEVNULL, check=True)
+    try:
+        subprocess.run(["apt-get", "update", "-qq"], timeout=300, **quiet)
+        environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], timeout=900,
+                       env=environment, **quiet)
+    except (OSError, subprocess.SubprocessError) as error:
+        sys.exit("cannot install %s: %s" % (" ".join(missing), error))
+
+
 def python(script):
     """Goes on in a Python that has filelock, as the programs that write caches have it."""
     if importlib.util.find_spec("filelock") or os.environ.get("CACHEDIRFS_REEXEC"):
