@@ -16,8 +16,8 @@ use super::locate::{self, Access};
 use super::memo::RUN_PREFIX;
 use super::output::{self, Out, printable, string};
 use crate::name::Id;
-use crate::record::{Locator, Malformed, Piece, parse_line};
-use crate::store::{Generation, Options, Sink, Store, salvage};
+use crate::record::{Locator, Malformed, Piece, parse_line, parse_tail};
+use crate::store::{Generation, Options, Sink, Store};
 use crate::trash::{self, Leftover};
 use crate::value::{Object, Text};
 
@@ -261,7 +261,7 @@ fn read_log(path: &Path) -> io::Result<Log> {
         number += 1;
         let whole = line.pop_if(|byte| *byte == b'\n').is_some();
         if !whole {
-            let what = match &*parse_line(&line) {
+            let what = match &*parse_tail(&line) {
                 [(_, Piece::Record(_))] => {
                     "the last line lacks its newline: a writer is in the middle, or died there"
                 }
@@ -269,20 +269,23 @@ fn read_log(path: &Path) -> io::Result<Log> {
             };
             log.findings.push(Finding::at_line(number, "torn", what.to_owned()));
         }
-        for (range, piece) in parse_line(&line) {
+        let pieces = if whole { parse_line(&line) } else { parse_tail(&line) };
+        let starts: Vec<_> = pieces.iter().map(|(range, _)| range.start).collect();
+        for (range, piece) in pieces {
             match piece {
                 Piece::Record(record) => {
                     log.last.insert(record.id, (number, record.deleted));
                 }
                 Piece::Malformed(_) if !whole => {}
                 Piece::Malformed(why) => {
-                    let bytes = line.get(range).unwrap_or_default();
+                    let bytes = line.get(range.clone()).unwrap_or_default();
                     let text: String = String::from_utf8_lossy(bytes).chars().take(SHOWN).collect();
                     let (kind, why) = match why {
-                        Malformed::NotAnObject if salvage(bytes).is_some() => (
-                            "torn-inside",
-                            "a torn record with a good one behind it, which --repair recovers",
-                        ),
+                        Malformed::NotAnObject
+                            if starts.contains(&range.end) && line.get(range.end) != Some(&0) =>
+                        {
+                            ("torn-inside", "a torn record in front of a good one, which counts")
+                        }
                         other => reason(other),
                     };
                     log.findings.push(Finding::at_line(number, kind, format!("{why}: {}", printable(&text))));

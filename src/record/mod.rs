@@ -90,7 +90,40 @@ const DELETED: &str = "_deleted";
 
 /// Splits a line (without its `\n`) at stretches of NULs, which are damage and never part of a record, and parses
 /// what lies between. Gives each piece with its range in the line; an empty line (or only white space) has none.
+///
+/// A good record behind a torn one counts: its writer appended to what another had left without looking, as the Python
+/// package does, and has told its user that it is saved.
 pub fn parse_line(line: &[u8]) -> Vec<(Range<usize>, Piece<'_>)> {
+    let mut pieces = parse_tail(line);
+    let torn = |piece: &(Range<usize>, Piece<'_>)| piece.1 == Piece::Malformed(Malformed::NotAnObject);
+    let mut next = 0;
+    while let Some(at) = pieces.iter().skip(next).position(torn).map(|at| next + at) {
+        next = at + 1;
+        let Some((range, _)) = pieces.get(at).cloned() else { break };
+        let bytes = line.get(range.clone()).unwrap_or_default();
+        if let Some(good) = salvage(bytes)
+            && let Some(Ok(record)) = bytes.get(good..).map(parse_record)
+        {
+            let middle = range.start + good;
+            let halves = [
+                (range.start..middle, Piece::Malformed(Malformed::NotAnObject)),
+                (middle..range.end, Piece::Record(record)),
+            ];
+            pieces.splice(at..next, halves);
+        }
+    }
+    pieces
+}
+
+/// Where a good record begins behind a torn one, in a stretch that is no JSON object.
+fn salvage(stretch: &[u8]) -> Option<usize> {
+    memchr::memchr_iter(b'{', stretch)
+        .skip_while(|&at| at == 0)
+        .find(|&at| stretch.get(at..).is_some_and(|rest| parse_record(rest).is_ok()))
+}
+
+/// As [`parse_line`], for the end of a log that has no `\n` yet: there a whole object within a torn record is part of that.
+pub fn parse_tail(line: &[u8]) -> Vec<(Range<usize>, Piece<'_>)> {
     let mut pieces = Vec::with_capacity(1);
     let mut start = 0;
     while let Some(rest) = line.get(start..).filter(|rest| !rest.is_empty()) {

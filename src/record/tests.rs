@@ -146,6 +146,33 @@ fn what_is_no_object_is_malformed() {
 }
 
 #[test]
+fn a_record_behind_a_torn_one_counts_if_it_is_the_rest_of_the_line() {
+    let b = r#"{"_id": "/c/b", "x": 2}"#;
+    for torn in [
+        r#"{"_id": "/a", "lr": 0."#,
+        r#"{"_id": "/a", "s": ""#,
+        r#"{"x": {"_id": "/n"}, "y""#,
+        r#"{"@": "n"}"#,
+        "x",
+    ] {
+        let line = format!("{torn}{b}");
+        let pieces = parse_line(line.as_bytes());
+        assert_eq!(pieces.len(), 2, "{line}");
+        assert_eq!(pieces[0], (0..torn.len(), Piece::Malformed(Malformed::NotAnObject)), "{line}");
+        assert!(matches!(&pieces[1], (_, Piece::Record(record)) if record.id.as_str() == "b"), "{line}");
+        // Not so while the line has no end: it may be a part of the torn one.
+        assert_eq!(parse_tail(line.as_bytes()).len(), 1);
+    }
+    let line = format!("{{\"_id\": \"/a\"\0{{\"@\": {b}\0{b}");
+    let kinds: Vec<_> =
+        parse_line(line.as_bytes()).iter().map(|(_, p)| matches!(p, Piece::Record(_))).collect();
+    assert_eq!(kinds, [false, false, false, true, false, true]);
+    for line in [r#"{"x": {"_id": "/n"}, "y""#, "", "{", r#"{"_id": "/a", "x": {"_id": "/b"}, "y": 1"#] {
+        assert!(parse_line(line.as_bytes()).iter().all(|(_, piece)| matches!(piece, Piece::Malformed(_))));
+    }
+}
+
+#[test]
 fn nuls_are_no_part_of_a_record() {
     let ids = |line: &[u8]| -> Vec<String> {
         let pieces = parse_line(line);

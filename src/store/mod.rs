@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use crate::record::{Dialect, Locator, RECORD_MAX};
 pub use lock::Locked;
-pub use repair::{Repaired, salvage};
+pub use repair::Repaired;
 #[cfg(test)]
 pub(crate) use tests::faults;
 

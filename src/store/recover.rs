@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{CHUNK, LINE_MAX, Store, StoreError, TORN, sys};
-use crate::record::{Malformed, Piece, parse_line};
+use crate::record::{Malformed, Piece, parse_tail};
 
 const MENDING: &str = "mending the log";
 
@@ -121,5 +121,5 @@ impl Store {
 /// Length of the beginning of a tail that ends with its last whole object.
 fn whole_prefix(tail: &[u8]) -> usize {
     let whole = |piece: &Piece<'_>| matches!(piece, Piece::Record(_) | Piece::Malformed(Malformed::NoId));
-    parse_line(tail).iter().rev().find(|(_, piece)| whole(piece)).map_or(0, |(range, _)| range.end)
+    parse_tail(tail).iter().rev().find(|(_, piece)| whole(piece)).map_or(0, |(range, _)| range.end)
 }

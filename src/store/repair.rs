@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{BACKUP, Generation, Locked, Sink, StoreError, hold, log};
-use crate::record::{Locator, Malformed, Piece, parse_line, parse_record};
+use crate::record::{Locator, Malformed, Piece, parse_line};
 
 /// What a repair did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -17,14 +17,6 @@ pub struct Repaired {
     pub stretches: u64,
     /// Number of good records found behind a torn one in the same line.
     pub salvaged: u64,
-}
-
-/// Where a good record begins behind a torn one, in a stretch that is no JSON object: a writer died in the middle of a record,
-/// and the next one appended without looking.
-pub fn salvage(stretch: &[u8]) -> Option<usize> {
-    memchr::memchr_iter(b'{', stretch)
-        .skip_while(|&at| at == 0)
-        .find(|&at| stretch.get(at..).is_some_and(|rest| parse_record(rest).is_ok()))
 }
 
 /// Sorts the log into what is good and what is not.
@@ -56,22 +48,18 @@ impl Sink for Sorter {
             return;
         }
         let place = |range: &Range<usize>| at.offset + range.start as u64..at.offset + range.end as u64;
+        let mut torn = None;
         for (range, piece) in &pieces {
             let whole = place(range);
             match piece {
-                Piece::Record(_) => self.keep(whole),
-                Piece::Malformed(Malformed::NotAnObject) => {
-                    match salvage(line.get(range.clone()).unwrap_or_default()) {
-                        Some(good) => {
-                            let good = whole.start + good as u64;
-                            self.aside.push(whole.start..good);
-                            self.keep(good..whole.end);
-                            self.salvaged += 1;
-                        }
-                        None => self.aside.push(whole),
-                    }
+                Piece::Record(_) => {
+                    self.salvaged += u64::from(torn == Some(range.start));
+                    self.keep(whole);
                 }
-                Piece::Malformed(_) => self.aside.push(whole),
+                Piece::Malformed(why) => {
+                    torn = (*why == Malformed::NotAnObject).then_some(range.end);
+                    self.aside.push(whole);
+                }
             }
         }
     }

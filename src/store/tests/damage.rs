@@ -100,13 +100,3 @@ fn repair_moves_damage_and_saves_what_is_behind_it() {
     assert_eq!(locked.repair().unwrap(), Repaired::default());
     assert_eq!(names(dir.path(), "_backup-").len(), 1);
 }
-
-#[test]
-fn a_record_is_saved_only_if_it_is_the_rest_of_the_line() {
-    let b = record("b", "2");
-    assert_eq!(salvage(format!("{{\"_id\": \"/a\", \"lr\": 0.{b}").as_bytes()), Some(22));
-    assert_eq!(salvage(format!("{{\"_id\": \"/a\", \"s\": \"{b}").as_bytes()), Some(20));
-    assert_eq!(salvage(format!("{{\"x\": {{\"_id\": \"/n\"}}, \"y\"{b}").as_bytes()), Some(24));
-    assert_eq!(salvage(b"{\"x\": {\"_id\": \"/n\"}, \"y\""), None);
-    assert_eq!(salvage(b""), None);
-}
