@@ -154,7 +154,14 @@ fn session(
         std::process::id()
     );
     live();
-    match events.recv() {
+    let mut tender = memory::Tender::default();
+    let event = loop {
+        match events.recv_timeout(memory::OFTEN) {
+            Err(mpsc::RecvTimeoutError::Timeout) => tender.tend(),
+            event => break event,
+        }
+    };
+    match event {
         Ok(Event::Ended(result)) => result.map_err(|e| failure::io("serve", &mountpoint, &e)),
         Ok(Event::Signal(signal)) => {
             log::info!("signal {signal}: unmounting {mountpoint}");
@@ -168,7 +175,7 @@ fn session(
                 Ok(Event::Signal(_)) | Err(_) => Ok(()),
             }
         }
-        Err(mpsc::RecvError) => Ok(()),
+        Err(_) => Ok(()),
     }
 }
 
