@@ -5,6 +5,7 @@ Every node sees the file system at `node.fs`. A backing says what can happen to 
 
 import os
 import signal
+import uuid
 
 import sandbox
 from sandbox import Failed, command, start, wait_for
@@ -163,6 +164,147 @@ class MooseFS(Cluster):
         return ["mfsmount", node.fs, "-f", "-H", self.network["master"]]
 
 
+class GlusterFS(Cluster):
+    """Three servers, every file on all of them; the caches of the clients are off, for they show what was."""
+
+    name = "gluster"
+    packages = (
+        ("glusterd", "glusterfs-server"), ("gluster", "glusterfs-client"), ("glusterfs", "glusterfs-client"),
+        ("ip", "iproute2"), ("nsenter", "util-linux"),
+    )
+    machines = ("brick1", "brick2", "brick3")
+    storing = ("brick2", "brick3")
+    can = frozenset(("server", "cut"))
+    # Seconds after which clients and servers give each other up.
+    ping = 10
+    caches = ("quick-read", "io-cache", "stat-prefetch", "read-ahead", "readdir-ahead", "open-behind", "write-behind")
+
+    def up(self):
+        for machine in self.machines:
+            self.start_server(machine)
+        for machine in self.machines:
+            wait_for(machine, 30, lambda: _succeeds(self.inside(machine, "peer", "status"), machine))
+        self.ask("peer", "probe", self.network["brick2"])
+        self.ask("peer", "probe", self.network["brick3"])
+        wait_for("the servers to know each other", 30,
+                 lambda: self.ask("peer", "status").count("Peer in Cluster (Connected)") == 2)
+        bricks = ["%s:%s" % (self.network[machine], self.place(machine, "brick")) for machine in self.machines]
+        self.ask("volume", "create", "cache", "replica", "3", *bricks, "force")
+        for option, value in [("network.ping-timeout", str(self.ping))] + [
+                ("performance." + cache, "off") for cache in self.caches]:
+            self.ask("volume", "set", "cache", option, value)
+        self.ask("volume", "start", "cache")
+        for node in self.nodes:
+            self.attach(node)
+        self.agreed()
+
+    def start_server(self, machine):
+        """A machine with files of its own where glusterd keeps its state."""
+        script = "; ".join([
+            "mkdir -p /var/lib/glusterd /var/log/glusterfs", "mount --bind %s /var/lib/glusterd" % self.place(machine, "lib"),
+            "mount --bind %s /var/log/glusterfs" % self.place(machine, "log"), "mount -t tmpfs tmpfs /run",
+            "mkdir -p /run/gluster", "glusterd -N --log-level WARNING & wait",
+        ])
+        self.serve(machine, ["unshare", "-m", "-u", "-p", "-f", "--kill-child", "--mount-proc", "bash", "-c",
+                             "hostname %s; %s" % (machine, script)])
+
+    def kill_server(self, machine):
+        self.servers.pop(machine).kill()
+
+    def inside(self, machine, *words):
+        """A command of gluster in a machine."""
+        pid = self.servers[machine].pid
+        with open("/proc/%d/task/%d/children" % (pid, pid)) as file:
+            child = file.read().split()[0]
+        return ["nsenter", "-m", "-p", "-t", child, "--", "gluster", "--mode=script", *words]
+
+    def ask(self, *words):
+        return command(self.inside("brick1", *words), 60, "brick1")
+
+    def client(self, node):
+        servers = ["--volfile-server=" + self.network[machine] for machine in self.machines]
+        return ["glusterfs", "-N", *servers, "--volfile-id=cache", "--attribute-timeout=0", "--entry-timeout=0",
+                "--log-level=WARNING", "--log-file=" + os.path.join(self.place("logs"), node.name + ".client"), node.fs]
+
+
+class CephFS(Cluster):
+    """A monitor, three object servers, an active and a standby metadata server, ceph-fuse on the nodes."""
+
+    name = "ceph"
+    packages = (
+        ("ceph-mon", "ceph-mon"), ("ceph-mgr", "ceph-mgr"), ("ceph-osd", "ceph-osd"), ("ceph-mds", "ceph-mds"),
+        ("ceph-fuse", "ceph-fuse"), ("ceph", "ceph-common"), ("ip", "iproute2"), ("nsenter", "util-linux"),
+    )
+    machines = ("monitor", "osd0", "osd1", "osd2", "mds0", "mds1")
+    storing = ("osd1", "osd2")
+
+    def up(self):
+        home = self.place("state")
+        address = self.network["monitor"]
+        self.conf = self.write(
+            os.path.join(home, "ceph.conf"), "[global]", "fsid = 11111111-2222-3333-4444-555555555555",
+            "mon_host = " + address, "public_network = %s.0/24" % self.network.PREFIX,
+            "auth_cluster_required = none", "auth_service_required = none", "auth_client_required = none",
+            "osd_pool_default_size = 3", "osd_pool_default_min_size = 2", "osd_pool_default_pg_num = 8",
+            "osd_pool_default_pg_autoscale_mode = off", "osd_crush_chooseleaf_type = 0",
+            "mon_max_pg_per_osd = 1000", "osd_objectstore = bluestore", "bluestore_block_size = 2147483648",
+            "bluestore_block_wal_create = false", "bluestore_block_db_create = false", "osd_memory_target = 939524096",
+            "run_dir = %s" % self.place("run"), "pid_file = %s/$cluster-$name.pid" % self.place("run"),
+            "admin_socket = %s/$cluster-$name.$pid.asok" % self.place("run"),
+            "log_file = %s/$name.log" % self.place("logs"),
+            "mon_data = %s/$name" % home, "mgr_data = %s/$name" % home, "osd_data = %s/$name" % home,
+            "mds_data = %s/$name" % home, "mgr_initial_modules =", "mon_data_avail_crit = 1", "mon_data_avail_warn = 1",
+            "mon_warn_on_insecure_global_id_reclaim_allowed = false",
+            # A change waits for the next tick of the metadata server: five seconds by default.
+            "mds_tick_interval = 0.1",
+            # A client that was evicted comes back as a new one.
+            "client_reconnect_stale = true",
+        )
+        for name in ("mon.a", "mgr.x", "osd.0", "osd.1", "osd.2", "mds.mds0", "mds.mds1"):
+            self.place("state", name)
+        monmap = os.path.join(home, "monmap")
+        command(["monmaptool", "--create", "--fsid", "11111111-2222-3333-4444-555555555555", "--addv", "a",
+                 "[v2:%s:3300,v1:%s:6789]" % (address, address), monmap])
+        command(["ceph-mon", "--mkfs", "-i", "a", "-c", self.conf, "--monmap", monmap], 30, "monitor")
+        self.serve("monitor", ["ceph-mon", "-f", "-i", "a", "-c", self.conf])
+        wait_for("the monitor", 30, lambda: _succeeds(self.words("mon", "stat"), "monitor"))
+        self.serve("monitor", ["ceph-mgr", "-f", "-i", "x", "-c", self.conf], "-manager")
+        for number in range(3):
+            ident = str(uuid.uuid4())
+            self.ask("osd", "new", ident)
+            command(["ceph-osd", "--mkfs", "-i", str(number), "-c", self.conf, "--osd-uuid", ident], 60, "osd%d" % number)
+            self.start_server("osd%d" % number)
+        wait_for("three object servers", 60, lambda: "3 up" in self.ask("osd", "stat"), every=0.2)
+        for machine in ("mds0", "mds1"):
+            self.serve(machine, ["ceph-mds", "-f", "-i", machine, "-c", self.conf])
+        for words in ("osd pool create meta 8", "osd pool create data 8", "fs new fs meta data"):
+            self.ask(*words.split())
+        wait_for("a metadata server", 60, lambda: "up:active" in self.ask("mds", "stat"), every=0.2)
+        for node in self.nodes:
+            self.attach(node)
+        self.agreed()
+
+    def words(self, *words):
+        return ["timeout", "20", "ceph", "-c", self.conf, "--connect-timeout", "10", *words]
+
+    def ask(self, *words):
+        return command(self.words(*words), 30, "monitor")
+
+    def start_server(self, machine):
+        address = self.network[machine]
+        self.serve(machine, ["ceph-osd", "-f", "-i", machine[-1], "-c", self.conf, "--public-addr", address,
+                             "--cluster-addr", address])
+
+    def kill_server(self, machine):
+        self.servers.pop(machine).kill()
+
+    def masters(self):
+        return [server for name, server in self.servers.items() if name.startswith(("mon", "mds"))]
+
+    def client(self, node):
+        return ["ceph-fuse", "-f", "-c", self.conf, "-n", "client." + node.name, "--client_mountpoint=/", node.fs]
+
+
 def _succeeds(words, machine):
     try:
         command(words, 5, machine)
@@ -171,4 +313,4 @@ def _succeeds(words, machine):
         return False
 
 
-KINDS = {kind.name: kind for kind in (Local, MooseFS)}
+KINDS = {kind.name: kind for kind in (Local, MooseFS, GlusterFS, CephFS)}

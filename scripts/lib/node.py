@@ -60,8 +60,10 @@ class Node:
         """The whole node dies: daemon, file system client, and with the cable even the kernel that would tell the servers."""
         if cable and "cut" in self.backing.can:
             self.backing.cut(self)
-        self.daemon.kill()
+        # It may hang in the file system, and ends for good only with that.
+        self.daemon.send(signal.SIGKILL)
         self.backing.detach(self)
+        self.daemon.kill()
 
     def back(self):
         """The node was repaired."""
