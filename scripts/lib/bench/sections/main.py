@@ -40,4 +40,4 @@ def run(bench):
         os.listdir(os.path.join(mountpoint, "by-attr"))
         base = mount.resident()
     print("memory: %.1f MB resident with %d entries, %.1f MB with none: %.0f bytes an entry (%.0f bytes of log an entry)" % (
-        resident / 1e6, bench.entries, base / 1e6, (resident - base) / bench.entries, os.path.getsize(log) / entries))
+        resident / 1e6, bench.entries, base / 1e6, (resident - base) / bench.entries, os.path.getsize(log) / bench.entries))
