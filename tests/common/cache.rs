@@ -12,7 +12,7 @@ use super::{Finished, Options, User, binary, run};
 /// A cache directory, removed at the end.
 #[derive(Debug)]
 pub struct Cache {
-    _dir: tempfile::TempDir,
+    _dir: Option<tempfile::TempDir>,
     path: PathBuf,
 }
 
@@ -22,7 +22,12 @@ impl Cache {
         let dir = super::scratch();
         let path = dir.path().canonicalize().unwrap().join("cache");
         std::fs::create_dir(&path).unwrap();
-        Self { _dir: dir, path }
+        Self { _dir: Some(dir), path }
+    }
+
+    /// The directory that is there; it stays.
+    pub fn at(path: &Path) -> Self {
+        Self { _dir: None, path: path.canonicalize().unwrap() }
     }
 
     /// One whose log has these lines, each with its directory where it has an id.

@@ -10,6 +10,7 @@
 )]
 
 mod cache;
+mod disk;
 mod mount;
 mod process;
 mod python;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use cache::Cache;
+pub use disk::{Disk, in_namespace, rounds};
 pub use mount::{Mount, Options, mountinfo};
 pub use process::{Finished, Running, bash, finish, run, start};
 pub use python::{python, python_script};
