@@ -14,6 +14,7 @@ mod disk;
 mod mount;
 mod process;
 mod python;
+mod tracer;
 mod user;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ pub use disk::{Disk, in_namespace, rounds};
 pub use mount::{Mount, Options, mountinfo};
 pub use process::{Finished, Running, bash, finish, run, start};
 pub use python::{python, python_script};
+pub use tracer::Tracer;
 pub use user::User;
 
 /// How long one command may take before it is killed and the test fails.

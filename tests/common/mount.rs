@@ -54,15 +54,33 @@ impl Mount {
         mount
     }
 
+    /// As [`Mount::new`], run by another program that becomes the daemon: its arguments end with the daemon's command.
+    #[track_caller]
+    pub fn under(wrapper: Command, cache: &Path, options: &Options<'_>) -> Self {
+        let mut mount = Self::start_under(Some(wrapper), cache, options);
+        mount.live();
+        mount
+    }
+
     /// Starts the daemon on a fresh mount point; [`Mount::live`] waits for it.
     #[track_caller]
     pub fn start(cache: &Path, options: &Options<'_>) -> Self {
+        Self::start_under(None, cache, options)
+    }
+
+    fn start_under(wrapper: Option<Command>, cache: &Path, options: &Options<'_>) -> Self {
         let scratch = super::scratch();
         let path = scratch.path().canonicalize().unwrap().join("mnt");
         std::fs::create_dir(&path).unwrap();
         let program = options.user.map_or_else(|| binary().to_owned(), |user| user.binary(scratch.path()));
         let log = std::fs::File::create(scratch.path().join("log")).unwrap();
-        let mut command = Command::new(program);
+        let mut command = match wrapper {
+            Some(mut wrapper) => {
+                wrapper.arg(program);
+                wrapper
+            }
+            None => Command::new(program),
+        };
         command.arg("mount").arg(cache).arg(&path).arg("-f");
         // Everything may be run with other options: one thread, without passthrough, ...
         let more = std::env::var("CACHEDIRFS_TEST_OPTIONS").unwrap_or_default();
