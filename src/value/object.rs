@@ -151,6 +151,8 @@ pub(super) struct Builder<'a> {
     object: Object<'a>,
     /// Positions by name, once there are more than a few.
     positions: Option<HashMap<Cow<'a, [u8]>, usize>>,
+    /// A bit for each name that stands here (see [`bit`]): most names stand once, and need no search.
+    bits: u64,
 }
 
 impl<'a> Builder<'a> {
@@ -158,13 +160,17 @@ impl<'a> Builder<'a> {
     pub(super) fn put(&mut self, name: Text<'a>, value: Value<'a>) {
         let members = &mut self.object.members;
         if members.is_empty() {
-            members.reserve(8);
+            members.reserve(FEW);
         }
         if members.len() == FEW {
             let by_name = |(at, (name, _)): (usize, &(Text<'a>, Value<'a>))| (name.as_cow().clone(), at);
             self.positions.get_or_insert_with(|| members.iter().enumerate().map(by_name).collect());
         }
+        let bit = bit(name.as_bytes());
+        let is_new = self.bits & bit == 0;
+        self.bits |= bit;
         let former = match &self.positions {
+            _ if is_new => None,
             Some(positions) => positions.get(name.as_bytes()).copied(),
             None => members.iter().position(|(other, _)| other.as_bytes() == name.as_bytes()),
         };
@@ -182,4 +188,14 @@ impl<'a> Builder<'a> {
     pub(super) fn finish(self) -> Object<'a> {
         self.object
     }
+}
+
+/// One of 64 bits, by the length of a name and the bytes at its ends.
+fn bit(name: &[u8]) -> u64 {
+    let ends = match name {
+        [] => 0,
+        [first, .., last] => usize::from(*first) * 7 + usize::from(*last) * 3,
+        [only] => usize::from(*only) * 10,
+    };
+    1 << ((ends + name.len()) % 64)
 }

@@ -17,7 +17,7 @@ const THREADS: usize = 4;
 
 impl Tree {
     /// The content of a file about a set; remembered, so that the size that `stat` tells is that of what is read.
-    pub(super) fn about_set(&self, set: &Set, file: File) -> Result<Arc<[u8]>> {
+    pub(super) fn about_set(&self, set: &Set, file: File) -> Result<Arc<Vec<u8>>> {
         let index = self.cache.index();
         let generation = index.generation();
         if let Some(bytes) = self.files.get(set, file, generation) {
@@ -25,10 +25,10 @@ impl Tree {
         }
         let rows = self.sets.rows(set, &index, now());
         let aging = rows.stamp.is_none();
-        let bytes: Arc<[u8]> = if file == File::Schema {
+        let bytes = if file == File::Schema {
             let schema = view::schema::schema(&index, &rows.bitmap);
             drop(index);
-            schema.into_bytes().into()
+            schema.into_bytes()
         } else {
             let records = self.cache.records(&index, set.in_order(&index, &rows.bitmap));
             let keys = match file {
@@ -39,8 +39,9 @@ impl Tree {
             drop(index);
             let mut header = Vec::new();
             let csv = (file == File::Csv).then(|| Csv::new(&keys, &mut header));
-            table(csv.as_ref(), header, &records)?.into()
+            table(csv.as_ref(), header, &records)?
         };
+        let bytes = Arc::new(bytes);
         self.files.put(set, file, generation, aging, &bytes);
         Ok(bytes)
     }

@@ -74,12 +74,12 @@ impl Tree {
     }
 
     /// The content of a virtual file that is no attribute.
-    pub(super) fn bytes(&self, place: &Place) -> Result<Arc<[u8]>> {
+    pub(super) fn bytes(&self, place: &Place) -> Result<Arc<Vec<u8>>> {
         match place {
-            Place::Readme => Ok(self.readme().into_bytes().into()),
-            Place::Status => Ok(self.status().into()),
+            Place::Readme => Ok(Arc::new(self.readme().into_bytes())),
+            Place::Status => Ok(Arc::new(self.status())),
             Place::File(set, File::Count) => {
-                Ok(format!("{}\n", self.rows(set).bitmap.len()).into_bytes().into())
+                Ok(Arc::new(format!("{}\n", self.rows(set).bitmap.len()).into_bytes()))
             }
             Place::File(set, file) => self.about_set(set, *file),
             _ => Err(Error::IsDirectory),

@@ -12,7 +12,7 @@ use crate::vfs::{Error, Ino, Result};
 #[derive(Debug, Clone)]
 pub(super) enum Handle {
     /// A file as it was when it was opened.
-    Bytes(Arc<[u8]>),
+    Bytes(Arc<Vec<u8>>),
     /// An attribute file, or `.attrs.json`, that is open for writing.
     Attribute(Arc<AttributeFile>),
     /// A directory.

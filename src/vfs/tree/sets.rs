@@ -182,12 +182,12 @@ struct Kept {
 
 #[derive(Debug, Clone)]
 enum Bytes {
-    Held(Arc<[u8]>),
-    Opened(Weak<[u8]>),
+    Held(Arc<Vec<u8>>),
+    Opened(Weak<Vec<u8>>),
 }
 
 impl Bytes {
-    fn get(&self) -> Option<Arc<[u8]>> {
+    fn get(&self) -> Option<Arc<Vec<u8>>> {
         match self {
             Self::Held(bytes) => Some(Arc::clone(bytes)),
             Self::Opened(bytes) => bytes.upgrade(),
@@ -208,7 +208,7 @@ impl Files {
     }
 
     /// The bytes of a file as they were made at this generation of the index.
-    pub fn get(&self, set: &Set, file: File, generation: u64) -> Option<Arc<[u8]>> {
+    pub fn get(&self, set: &Set, file: File, generation: u64) -> Option<Arc<Vec<u8>>> {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = recent.get(&(set.clone(), file))?;
         let current = kept.generation == generation && (!kept.aging || kept.at.elapsed() < AGING);
@@ -216,7 +216,7 @@ impl Files {
     }
 
     /// The bytes were opened: whoever has them open keeps them.
-    pub fn opened(&self, set: &Set, file: File, bytes: &Arc<[u8]>) {
+    pub fn opened(&self, set: &Set, file: File, bytes: &Arc<Vec<u8>>) {
         if bytes.len() <= LARGE {
             return;
         }
@@ -229,7 +229,7 @@ impl Files {
     }
 
     /// Remembers them, and drops others that were not used for longer if it becomes too much.
-    pub fn put(&self, set: &Set, file: File, generation: u64, aging: bool, bytes: &Arc<[u8]>) {
+    pub fn put(&self, set: &Set, file: File, generation: u64, aging: bool, bytes: &Arc<Vec<u8>>) {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = Kept { generation, at: Instant::now(), aging, bytes: Bytes::Held(Arc::clone(bytes)) };
         recent.put((set.clone(), file), kept);
