@@ -190,7 +190,8 @@ class GlusterFS(Cluster):
                  lambda: self.ask("peer", "status").count("Peer in Cluster (Connected)") == 2)
         bricks = ["%s:%s" % (self.network[machine], self.place(machine, "brick")) for machine in self.machines]
         self.ask("volume", "create", "cache", "replica", "3", *bricks, "force")
-        for option, value in [("network.ping-timeout", str(self.ping))] + [
+        # Who has written a file keeps its lock among the servers for this long: 1 s by default, at every handover of the log.
+        for option, value in [("network.ping-timeout", str(self.ping)), ("cluster.post-op-delay-secs", "0")] + [
                 ("performance." + cache, "off") for cache in self.caches]:
             self.ask("volume", "set", "cache", option, value)
         self.ask("volume", "start", "cache")

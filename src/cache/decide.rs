@@ -1,9 +1,8 @@
 //! Deciding changes, under the lock, against the newest state and what the same round has decided before.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::ops::Range;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{CacheError, Change, Inner, Outcome, hold, read_object};
 use crate::index::Row;
@@ -33,6 +32,19 @@ pub(super) struct Decision {
     pub depends: bool,
 }
 
+/// What was decided about the changes of a round.
+#[derive(Debug)]
+pub(super) struct Decided {
+    /// In the order of the changes, at least about one.
+    pub decisions: Vec<Decision>,
+    /// What is to be appended.
+    pub lines: Vec<u8>,
+    /// Where the records stand in it.
+    pub spans: Vec<Range<usize>>,
+    /// The time at which it was decided.
+    pub now: f64,
+}
+
 /// Decides the changes of one round.
 #[derive(Debug)]
 pub(super) struct Decider<'c> {
@@ -40,18 +52,16 @@ pub(super) struct Decider<'c> {
     dialect: Dialect,
     now: f64,
     changed: HashMap<Id, Changed>,
-    /// What is to be appended.
-    pub lines: Vec<u8>,
-    /// Where the records stand in it.
-    pub spans: Vec<Range<usize>>,
+    lines: Vec<u8>,
+    spans: Vec<Range<usize>>,
 }
 
 impl<'c> Decider<'c> {
-    pub fn new(inner: &'c Inner) -> Self {
+    pub fn new(inner: &'c Inner, now: f64) -> Self {
         Self {
             inner,
             dialect: inner.store.dialect(),
-            now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+            now,
             changed: HashMap::new(),
             lines: Vec::new(),
             spans: Vec::new(),
@@ -61,6 +71,25 @@ impl<'c> Decider<'c> {
     /// Whether the round has enough.
     pub fn is_full(&self) -> bool {
         self.lines.len() >= ROUND_BYTES
+    }
+
+    /// What was decided.
+    pub fn finish(self, decisions: Vec<Decision>) -> Decided {
+        Decided { decisions, lines: self.lines, spans: self.spans, now: self.now }
+    }
+
+    /// Says once more what is so of entries about which nothing was decided: for the log to have it as its last word.
+    pub fn restate(&mut self, ids: &BTreeSet<Id>) -> Result<(), CacheError> {
+        for id in ids {
+            if self.changed.contains_key(id) {
+                continue;
+            }
+            match self.state(id, &mut false)? {
+                Some((object, time)) => drop(self.append(id, time, &object)?),
+                None => self.push(&record::encode_deletion(id, self.now, self.dialect, &self.inner.path)),
+            }
+        }
+        Ok(())
     }
 
     /// Decides a change; the line that it needs is added.

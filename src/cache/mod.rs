@@ -5,6 +5,7 @@
 //! The store's lock (flock), the account of the log (whoever has it moves the index on), the index, the generation. Queues
 //! have locks of their own, under which nothing else is taken. The hook and all callbacks run without any of them.
 
+mod correct;
 mod decide;
 mod intake;
 mod load;
@@ -81,6 +82,8 @@ struct Inner {
     stage: Mutex<Option<(&'static str, Instant)>>,
     /// Why the log cannot be read.
     trouble: Mutex<Option<String>>,
+    /// Why the last round of changes failed.
+    failure: Mutex<Option<String>>,
     /// The follower ends.
     closing: AtomicBool,
     closed: Mutex<bool>,
@@ -242,6 +245,17 @@ impl CacheError {
     fn io(doing: &'static str, source: io::Error) -> Self {
         StoreError::Io { doing, source }.into()
     }
+
+    /// As an error of the store that all changes of a round share.
+    fn into_store(self) -> Arc<StoreError> {
+        match self {
+            Self::Store(error) => error,
+            other => Arc::new(StoreError::Io {
+                doing: "reading the log",
+                source: io::Error::other(other.to_string()),
+            }),
+        }
+    }
 }
 
 /// Locks a mutex whose data are whole even if a thread that held it panicked.
@@ -274,6 +288,7 @@ impl Cache {
             hook: OnceLock::new(),
             stage: Mutex::default(),
             trouble: Mutex::default(),
+            failure: Mutex::default(),
             closing: AtomicBool::new(false),
             closed: Mutex::default(),
             background: OnceLock::new(),

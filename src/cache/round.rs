@@ -2,12 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::decide::Decider;
 use super::intake::Intake;
 use super::{CacheError, Change, Done, Inner, Outcome, Published, hold};
-use crate::record::Locator;
-use crate::store::{Sink, StoreError};
+use crate::store::StoreError;
 
 /// Runs a callback of somebody else: a panic in it must not end our thread.
 pub(super) fn guarded(what: &str, call: impl FnOnce()) {
@@ -34,6 +34,7 @@ impl Inner {
     /// One round. Gives the outcomes of the first changes, at least of one, and what to tell the hook.
     fn commit(&self, jobs: &[(Change, Done)]) -> (Vec<Result<Outcome, CacheError>>, Published) {
         let fail = |error: &Arc<StoreError>| {
+            self.fails(Some(error));
             jobs.iter().map(|_| Err(CacheError::Store(Arc::clone(error)))).collect()
         };
         self.enter("the lock");
@@ -46,16 +47,10 @@ impl Inner {
         let mut intake = Intake::new(self, &mut account);
         if let Err(error) = self.pass(&mut intake, |intake| locked.catch_up(intake)) {
             drop(locked);
-            let error = match error {
-                CacheError::Store(error) => error,
-                other => Arc::new(StoreError::Io {
-                    doing: "reading the log",
-                    source: std::io::Error::other(other.to_string()),
-                }),
-            };
-            return (fail(&error), intake.into_published());
+            return (fail(&error.into_store()), intake.into_published());
         }
-        let mut decider = Decider::new(self);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let mut decider = Decider::new(self, now);
         let mut decisions = Vec::new();
         for (change, _) in jobs {
             decisions.push(decider.decide(change));
@@ -63,23 +58,16 @@ impl Inner {
                 break;
             }
         }
-        let Decider { lines, spans, .. } = decider;
+        let mut round = decider.finish(decisions);
+        let appends = !round.lines.is_empty();
         let mut failed = None;
-        if !lines.is_empty() {
+        if appends {
             self.enter("a write");
-            match locked.append(&lines) {
-                Ok(base) => {
-                    for span in spans {
-                        let offset = base + span.start as u64;
-                        let len = u32::try_from(span.len()).unwrap_or(u32::MAX);
-                        intake.line(Locator { offset, len }, lines.get(span).unwrap_or_default());
-                    }
-                }
-                Err(error) => failed = Some(Arc::new(error)),
-            }
+            failed = self.record(&mut locked, &mut intake, jobs, &mut round).err();
         }
         drop(locked);
-        let appended = failed.is_none() && !lines.is_empty();
+        self.fails(failed.as_ref());
+        let appended = failed.is_none() && appends;
         if appended && let Err(error) = intake.publish() {
             // The changes are in the log: they are done. The index finds them there.
             log::warn!("the index is made anew: {error}");
@@ -96,11 +84,25 @@ impl Inner {
         if appended {
             self.dirtied();
         }
-        let outcomes = decisions.into_iter().map(|decision| match &failed {
+        let outcomes = round.decisions.into_iter().map(|decision| match &failed {
             Some(error) if decision.depends => Err(CacheError::Store(Arc::clone(error))),
             _ => decision.outcome,
         });
         (outcomes.collect(), published)
+    }
+
+    /// Keeps why changes fail, and says it once.
+    fn fails(&self, error: Option<&Arc<StoreError>>) {
+        let failure = error.map(ToString::to_string);
+        let mut known = hold(&self.failure);
+        if *known != failure {
+            if let Some(error) = &failure {
+                log::error!("{}: changes fail: {error}", self.path);
+            } else {
+                log::info!("{}: changes succeed again", self.path);
+            }
+            *known = failure;
+        }
     }
 
     /// Takes the lock once, so that a torn tail that nobody else mends is mended.

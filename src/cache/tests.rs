@@ -1,5 +1,6 @@
 //! Tests of the cache on real directories.
 
+mod among;
 mod changing;
 mod failing;
 mod sharing;

@@ -6,13 +6,24 @@ use std::sync::Arc;
 
 use super::{Locked, Store, StoreError, hold, sys};
 
+/// Where an append landed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Landed {
+    /// At the end that was read: there stands its first byte. What was decided on what was read holds.
+    Here(u64),
+    /// Together with bytes of others, who had not the lock, or whose bytes came late: they were not read when it was decided what
+    /// to append. The next [`Locked::catch_up`] gives them, and our lines among them.
+    AmongOthers,
+}
+
 impl Locked<'_> {
-    /// Appends whole lines (each ends in `\n`) with one write; gives the offset of the first byte. Needs a [`Locked::catch_up`]
-    /// before. They are not given to any sink of this store. Syncs where the store must (option, or not a local file system).
+    /// Appends whole lines (each ends in `\n`) with one write; says where they landed. Needs a [`Locked::catch_up`]
+    /// before. Unless they are among others' they are not given to any sink of this store. Syncs where the store must (option, or
+    /// not a local file system).
     ///
     /// After an error nothing of them is in the log; if even cutting them off failed, the next pass gives everything anew,
     /// so that nobody believes in a state that is not the log's.
-    pub fn append(&mut self, lines: &[u8]) -> Result<u64, StoreError> {
+    pub fn append(&mut self, lines: &[u8]) -> Result<Landed, StoreError> {
         let store = self.store;
         if store.is_poisoned() {
             return Err(StoreError::Poisoned);
@@ -24,22 +35,23 @@ impl Locked<'_> {
         };
         let result = store.write(&file, lines, end);
         if self.is_doubtful() {
-            let result = self.ascertain(result, lines, end);
+            let result = self.ascertain(result.map(drop), lines, end);
             let mut position = hold(&store.position);
             if result.is_ok() {
                 store.advance(&mut position, lines);
             }
             // Others may have appended; and nothing of it may be cut off.
             position.reload = true;
-            return result.map(|()| end);
+            return result.map(|()| Landed::Here(end));
         }
         let mut position = hold(&store.position);
         match result {
-            Ok(()) => {
+            Ok(landed @ Landed::Here(_)) => {
                 store.advance(&mut position, lines);
                 self.log = Some((file, position.offset));
-                Ok(end)
+                Ok(landed)
             }
+            Ok(landed @ Landed::AmongOthers) => Ok(landed),
             Err(error) => {
                 let known = store.cut_off(&file, end)
                     && matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG));
@@ -55,14 +67,15 @@ impl Locked<'_> {
 }
 
 impl Store {
-    fn write(&self, file: &Arc<File>, lines: &[u8], end: u64) -> Result<(), StoreError> {
+    fn write(&self, file: &Arc<File>, lines: &[u8], end: u64) -> Result<Landed, StoreError> {
         const DOING: &str = "appending to the log";
         sys::write_full(&*self.sys, file, lines, end).map_err(StoreError::io(DOING))?;
         if self.syncs_appends() {
             sys::retry(|| self.sys.sync_data(file))
                 .map_err(|source| self.poison("syncing the log", source))?;
         }
-        // Where the lines landed is known, for the end was verified under the lock; what if somebody wrote without it?
+        // They were written at the end that was verified under the lock; but who writes without it does not care, and not
+        // every file system shows all that was written before the lock was given up.
         let size = sys::retry(|| self.sys.stat_file(file)).map_err(StoreError::io(DOING))?.size;
         let expected = end + lines.len() as u64;
         if size < expected {
@@ -70,9 +83,14 @@ impl Store {
             return Err(StoreError::io(DOING)(io::Error::from_raw_os_error(libc::EIO)));
         }
         if size > expected {
-            ::log::warn!("somebody appends to {}/_entries without the lock", self.path.display());
+            ::log::warn!(
+                "{}/_entries has {} bytes more than expected: somebody appends without the lock, or the file system shows old sizes",
+                self.path.display(),
+                size - expected
+            );
+            return Ok(Landed::AmongOthers);
         }
-        Ok(())
+        Ok(Landed::Here(end))
     }
 
     /// Takes back what was written of an append; says whether the log is now as it was.

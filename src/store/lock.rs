@@ -135,6 +135,11 @@ impl Store {
 fn failed(source: io::Error) -> StoreError {
     match source.raw_os_error() {
         Some(libc::ENOSYS | libc::EOPNOTSUPP) => StoreError::NoLock(source),
+        // A client of CephFS that has lost a lock while its node was cut off refuses all further ones of that file.
+        Some(libc::EIO) => StoreError::Io {
+            doing: "taking the lock (if it stays so, this node has to mount the file system of the cache anew)",
+            source,
+        },
         _ => StoreError::Io { doing: "taking the lock", source },
     }
 }

@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::record::{Dialect, Locator, RECORD_MAX};
+pub use append::Landed;
 pub use lock::Locked;
 pub use repair::Repaired;
 #[cfg(test)]

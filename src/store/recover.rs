@@ -36,6 +36,7 @@ impl Store {
         );
         sys::retry(|| self.sys.truncate(file, start)).map_err(StoreError::io(MENDING))?;
         if whole == 0 {
+            self.show(file)?;
             return Ok(None);
         }
         self.end_line(file, start)?;
@@ -44,7 +45,16 @@ impl Store {
     }
 
     fn end_line(&self, file: &File, at: u64) -> Result<(), StoreError> {
-        sys::write_full(&*self.sys, file, b"\n", at).map_err(StoreError::io(MENDING))
+        sys::write_full(&*self.sys, file, b"\n", at).map_err(StoreError::io(MENDING))?;
+        self.show(file)
+    }
+
+    /// Other nodes must see what was mended once the lock is given up.
+    fn show(&self, file: &File) -> Result<(), StoreError> {
+        if self.local {
+            return Ok(());
+        }
+        sys::retry(|| self.sys.sync_data(file)).map_err(StoreError::io(MENDING))
     }
 
     fn read_range(&self, file: &File, range: Range<u64>) -> Result<Vec<u8>, StoreError> {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::store::faults::{Fault, Faulty, Op};
 
-fn faulty(dir: &Path, sync: bool, background: bool) -> (Arc<Faulty>, Arc<Cache>) {
+pub(super) fn faulty(dir: &Path, sync: bool, background: bool) -> (Arc<Faulty>, Arc<Cache>) {
     let sys = Arc::new(Faulty::default());
     let store = store::Options { read_only: false, sync };
     let store = Store::open_with(Arc::clone(&sys) as Arc<_>, dir, &store).unwrap();
@@ -11,7 +11,7 @@ fn faulty(dir: &Path, sync: bool, background: bool) -> (Arc<Faulty>, Arc<Cache>)
     (sys, cache)
 }
 
-fn errno<T>(result: Result<T, CacheError>) -> Option<i32> {
+pub(super) fn errno<T>(result: Result<T, CacheError>) -> Option<i32> {
     match result {
         Err(CacheError::Store(error)) => error.raw_os_error(),
         _ => None,

@@ -1,5 +1,6 @@
 //! File operations that fail, stop short, or kill the process, at a chosen call.
 
+use std::collections::VecDeque;
 use std::ffi::{CStr, c_int};
 use std::fs::File;
 use std::io;
@@ -40,6 +41,17 @@ pub(crate) enum Fault {
     DieHalf,
 }
 
+/// Where somebody who has not the lock writes when we write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Where {
+    /// At the end; what we write lands behind it, as if our idea of the end had been old.
+    Before,
+    /// Behind what we write.
+    After,
+    /// Over what we write.
+    Over,
+}
+
 #[derive(Debug, Default)]
 struct State {
     armed: Option<(usize, Fault)>,
@@ -56,6 +68,8 @@ struct State {
 pub(crate) struct Faulty {
     state: Mutex<State>,
     done: Mutex<Vec<Op>>,
+    /// What somebody else writes at our next writes, one after the other.
+    others: Mutex<VecDeque<(Where, Vec<u8>)>>,
 }
 
 enum Verdict {
@@ -79,6 +93,27 @@ impl Faulty {
     /// Every call of a kind fails from now on.
     pub fn break_always(&self, op: Op, errno: i32) {
         self.state.lock().unwrap().broken = Some((Some(op), errno));
+    }
+
+    /// Somebody without the lock writes at our next write to which nobody does yet.
+    pub fn intrude(&self, place: Where, bytes: &str) {
+        self.others.lock().unwrap().push_back((place, bytes.as_bytes().to_vec()));
+    }
+
+    /// Writes, and lets others write.
+    fn write_among_others(&self, file: &File, buf: &[u8], at: u64) -> io::Result<usize> {
+        let Some((place, bytes)) = self.others.lock().unwrap().pop_front() else {
+            return Real.write(file, buf, at);
+        };
+        let len = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap();
+        let (ours, theirs) = match place {
+            Where::Before => (at + len(&bytes), at),
+            Where::After => (at, at + len(buf)),
+            Where::Over => (at, at),
+        };
+        let written = Real.write(file, buf, ours)?;
+        assert_eq!(Real.write(file, &bytes, theirs)?, bytes.len());
+        Ok(written)
     }
 
     /// How many calls of a kind were made.
@@ -157,7 +192,7 @@ impl Sys for Faulty {
 
     fn write(&self, file: &File, buf: &[u8], at: u64) -> io::Result<usize> {
         match self.enter(Op::Write)? {
-            Verdict::Go => Real.write(file, buf, at),
+            Verdict::Go => self.write_among_others(file, buf, at),
             Verdict::Half => Real.write(file, &buf[..buf.len() / 2], at),
             Verdict::Last => {
                 Real.write(file, buf, at)?;

@@ -5,6 +5,7 @@ mod failing;
 pub(crate) mod faults;
 mod fence;
 mod following;
+mod nodes;
 mod powercut;
 
 use std::fs;
@@ -83,7 +84,10 @@ pub(super) fn names(dir: &Path, prefix: &str) -> Vec<String> {
 pub(super) fn append(store: &Store, sink: &mut Lines, text: &str) -> Result<u64, StoreError> {
     let mut locked = store.lock()?;
     locked.catch_up(sink)?;
-    locked.append(text.as_bytes())
+    match locked.append(text.as_bytes())? {
+        Landed::Here(base) => Ok(base),
+        Landed::AmongOthers => panic!("nobody else writes"),
+    }
 }
 
 /// Polls until a condition holds.
