@@ -1,19 +1,19 @@
 //! Entries that were taken out: `_trash/ID/` with the contents, `_trash/ID.json` with the record.
 //!
-//! To the trash: write the record there, delete the entry in the log, move its directory. Back: move the directory,
-//! restore the record in the log, remove the one in the trash. For good: remove the directory, then the record. Whatever step
-//! a crash interrupts, what is left says what to do ([`mend`]): the log decides whether the entry is live.
+//! To the trash: write the record under a temporary name, delete the entry in the log, give the record its name (written
+//! anew if somebody changed the entry in between), move the directory. Back: move the directory, restore the record in the
+//! log, remove the one in the trash. For good: remove the directory, then the record. Whatever step a crash interrupts,
+//! what is left says what to do ([`mend`]): the log decides whether the entry is live.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::cache::{Cache, CacheError, Change};
+use crate::cache::{Cache, CacheError, Change, Entry, Outcome};
 use crate::name::Id;
 use crate::record::parse_record;
 use crate::value::Object;
@@ -22,7 +22,7 @@ use crate::value::Object;
 pub const NAME: &str = "_trash";
 /// Ends the name of an entry's record in it.
 const RECORD: &str = ".json";
-/// In front of the name of a record that is being written.
+/// In front of the name of a record whose entry may not have been deleted yet.
 const TEMPORARY: &str = ".new-";
 
 /// Why something could not be moved to the trash, back, or out of it.
@@ -84,8 +84,10 @@ pub enum Leftover {
     NoRecord(String),
     /// A record that cannot be read.
     Malformed(String),
-    /// A record that was being written.
+    /// The record of an entry that was not deleted, or had been taken out by somebody else; or no whole record.
     Temporary(String),
+    /// The only record of an entry that was deleted, under this temporary name.
+    Unnamed(String, Id),
 }
 
 /// Names in the cache, through its open directory: a cache that is moved while in use is still the same one.
@@ -192,7 +194,6 @@ fn may_move(path: &Path) -> Result<()> {
 /// Moves a live entry to the trash.
 pub fn put(cache: &Cache, id: &Id) -> Result<()> {
     let row = cache.index().row(id.as_str()).ok_or(TrashError::NotFound)?;
-    let entry = cache.entry(row)?;
     let places = Places::of(cache);
     may_move(&places.outside(id))?;
     places.make()?;
@@ -200,56 +201,75 @@ pub fn put(cache: &Cache, id: &Id) -> Result<()> {
     if is_directory(&places.inside(id)) {
         return Err(TrashError::Exists);
     }
-    write_record(&places, id, &entry.object)?;
-    let undo = || {
-        // A record of a live entry does no harm: `mend` removes it.
-        let _ = fs::remove_file(places.record(id));
-    };
-    if let Err(e) = cache.change(Change::Delete { id: id.clone() }) {
-        // Somebody else may have just moved the same entry: then the record is theirs as well.
-        if !matches!(e, CacheError::NoEntry) {
-            undo();
-        }
-        return Err(e.into());
+    // The entry `ID.json` stands where the record is to be.
+    if is_directory(&places.record(id)) {
+        return Err(TrashError::Exists);
     }
+    let mut entry = cache.entry(row)?;
+    let temporary = write_record(&places, &entry.object)?;
+    let outcome = cache.change(Change::Delete { id: id.clone() }).inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })?;
+    let mut is_written = true;
+    if let Outcome::Deleted(object) = outcome {
+        // Somebody may have changed it meanwhile.
+        is_written = object == entry.object;
+        entry.object = object;
+    }
+    let moved = name_record(&places, &entry, temporary, is_written).and_then(|()| move_in(&places, id));
+    if moved.is_err() {
+        give_back(cache, &places, entry);
+    }
+    moved
+}
+
+/// Gives the record of an entry, which may be `is_written` under a temporary name, its name.
+fn name_record(places: &Places, entry: &Entry, temporary: PathBuf, is_written: bool) -> Result<()> {
+    let record = places.record(&entry.id);
+    // `mend` on another node may have taken it for a leftover.
+    if !is_written || fs::rename(&temporary, &record).is_err() {
+        let fresh = write_record(places, &entry.object)?;
+        let _ = fs::remove_file(&temporary);
+        fs::rename(fresh, record).map_err(doing("name the record in the trash"))?;
+    }
+    sync(&places.trash)
+}
+
+/// Moves an entry's directory to the trash, if it has one.
+fn move_in(places: &Places, id: &Id) -> Result<()> {
     match rename(&places.outside(id), &places.inside(id)) {
         Ok(()) => sync(&places.trash),
-        // An entry without contents.
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        Err(e) => {
-            let back = Change::Restore { id: id.clone(), object: entry.object, time: entry.time };
-            if cache.change(back).is_ok() {
-                undo();
-            }
-            Err(doing("move the entry's directory")(e))
-        }
+        Err(e) => Err(doing("move the entry's directory")(e)),
     }
 }
 
-fn write_record(places: &Places, id: &Id, object: &Object<'_>) -> Result<()> {
+/// Takes a deletion back. If that fails as well, `mend` finishes the move.
+fn give_back(cache: &Cache, places: &Places, entry: Entry) {
+    let record = places.record(&entry.id);
+    let back = Change::Restore { id: entry.id, object: entry.object, time: entry.time };
+    if cache.change(back).is_ok() {
+        let _ = fs::remove_file(record);
+    }
+}
+
+/// Writes a record under a new temporary name, and syncs it.
+fn write_record(places: &Places, object: &Object<'_>) -> Result<PathBuf> {
     let mut line = Vec::new();
     object.write_python(&mut line);
     line.push(b'\n');
-    let temporary = places.trash.join(format!("{TEMPORARY}{}", id.as_str()));
+    let temporary = places.trash.join(format!("{TEMPORARY}{:016x}", rand::random::<u64>()));
     OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
-        .custom_flags(libc::O_NOFOLLOW)
+        .create_new(true)
         .open(&temporary)
         .and_then(|mut file| file.write_all(&line).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&temporary, places.record(id)))
         .map_err(|source| {
             let _ = fs::remove_file(&temporary);
-            // A directory of that name is the entry `ID.json`.
-            let exists = matches!(source.kind(), ErrorKind::IsADirectory | ErrorKind::NotADirectory);
-            if exists {
-                TrashError::Exists
-            } else {
-                TrashError::Io { doing: "write the record in the trash", source }
-            }
+            TrashError::Io { doing: "write the record in the trash", source }
         })?;
-    sync(&places.trash)
+    sync(&places.trash)?;
+    Ok(temporary)
 }
 
 /// An entry of the trash.
@@ -364,7 +384,7 @@ pub fn leftovers(cache: &Cache) -> Result<Vec<Leftover>> {
             continue;
         }
         if name.starts_with(TEMPORARY) {
-            found.push(Leftover::Temporary(name));
+            found.push(unnamed(cache, &places, name));
             continue;
         }
         let Some(id) = name.strip_suffix(RECORD).and_then(|name| Id::new(name).ok()) else {
@@ -386,6 +406,20 @@ pub fn leftovers(cache: &Cache) -> Result<Vec<Leftover>> {
     Ok(found)
 }
 
+/// What to make of a temporary name.
+fn unnamed(cache: &Cache, places: &Places, name: String) -> Leftover {
+    let bytes = fs::read(places.trash.join(&name)).unwrap_or_default();
+    match parse_record(bytes.trim_ascii()) {
+        Ok(record)
+            if cache.index().row(record.id.as_str()).is_none()
+                && fs::symlink_metadata(places.record(&record.id)).is_err() =>
+        {
+            Leftover::Unnamed(name, record.id)
+        }
+        _ => Leftover::Temporary(name),
+    }
+}
+
 /// Finishes or takes back an interrupted move. False for what only a person can decide; nothing of it is touched.
 pub fn mend(cache: &Cache, leftover: &Leftover) -> Result<bool> {
     let places = Places::of(cache);
@@ -404,6 +438,14 @@ pub fn mend(cache: &Cache, leftover: &Leftover) -> Result<bool> {
         }
         Leftover::Temporary(name) => {
             fs::remove_file(places.trash.join(name)).map_err(doing("remove an unfinished record"))?;
+        }
+        Leftover::Unnamed(name, id) => {
+            fs::rename(places.trash.join(name), places.record(id))
+                .map_err(doing("name a record in the trash"))?;
+            if is_directory(&places.outside(id)) {
+                rename(&places.outside(id), &places.inside(id))
+                    .map_err(doing("move the entry's directory"))?;
+            }
         }
         Leftover::NoRecord(_) | Leftover::Malformed(_) => return Ok(false),
     }

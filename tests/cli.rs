@@ -194,6 +194,22 @@ fn interrupted_moves_to_and_from_the_trash_are_mended() {
         std::fs::write(cache.join("_trash/.new-e1"), "{\"_i").unwrap();
     });
     assert_eq!(common::ls(cache.join("_trash")), [""; 0]);
+    // It was written, and the entry not deleted.
+    let unnamed = |cache: &Cache| {
+        record(cache);
+        std::fs::rename(cache.join("_trash/e1.json"), cache.join("_trash/.new-0123")).unwrap();
+    };
+    let cache = move_half(&unnamed);
+    assert_eq!(common::ls(cache.join("_trash")), [""; 0]);
+    assert_eq!(cache.entries().len(), 3);
+    // The entry was deleted, and its record had no name yet.
+    let cache = move_half(&|cache| {
+        unnamed(cache);
+        delete(cache);
+    });
+    assert_eq!(common::read(cache.join("_trash/e1/model")), "weights");
+    cache.command(&["trash", "restore", "e1"]).ok();
+    assert_eq!((cache.entries().len(), common::ls(cache.join("_trash"))), (3, vec![]));
 }
 
 #[test]

@@ -205,6 +205,32 @@ fn the_trash_is_raced_for_and_loses_nothing() {
 }
 
 #[test]
+fn the_trash_keeps_every_change_that_was_acknowledged() {
+    let cache = Cache::new();
+    let mounts = [cache.mount(), cache.mount()];
+    for _ in 0..30 {
+        let id = mounts[0].make("n=0");
+        let file = mounts[1].join("entries").join(&id).join(".attrs/n");
+        soon("the other mount has it", || file.exists());
+        let last = std::thread::scope(|scope| {
+            let changes =
+                scope.spawn(|| (1..10_000).take_while(|n| put(&file, &n.to_string()).is_ok()).last());
+            // Whoever takes the entry out while it is being changed takes it as it is then.
+            soon("it is changed", || cache.entry(&id)["n"] != 0);
+            fs::rename(mounts[0].join("entries").join(&id), mounts[0].join("trash").join(&id)).unwrap();
+            changes.join().unwrap()
+        });
+        let kept: serde_json::Value =
+            serde_json::from_str(&read(cache.join(format!("_trash/{id}.json")))).unwrap();
+        assert!(kept["n"].as_u64() >= last, "{kept} after {last:?}");
+    }
+    for mount in mounts {
+        mount.stop();
+    }
+    cache.command(&["check"]).ok();
+}
+
+#[test]
 fn compaction_through_one_mount_disturbs_no_other() {
     for (cache, one, two, id) in pairs() {
         for n in 0..50 {

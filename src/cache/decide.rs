@@ -135,13 +135,11 @@ impl<'c> Decider<'c> {
     }
 
     fn delete(&mut self, id: &Id, depends: &mut bool) -> Result<Outcome, CacheError> {
-        if self.state(id, depends)?.is_none() {
-            return Err(CacheError::NoEntry);
-        }
+        let (object, _) = self.state(id, depends)?.ok_or(CacheError::NoEntry)?;
         let line = record::encode_deletion(id, self.now, self.dialect, &self.inner.path);
         self.push(&line);
         self.set(id, None);
-        Ok(Outcome::Done(true))
+        Ok(Outcome::Deleted(object))
     }
 
     fn memo(

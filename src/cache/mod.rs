@@ -147,12 +147,14 @@ pub enum Change {
 }
 
 /// What became of a change.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// It is in the log and in the index; `false`: nothing had to be changed.
     Done(bool),
     /// A memo had this entry already.
     Found(Id),
+    /// The entry that was deleted was this, reserved members too.
+    Deleted(Object<'static>),
 }
 
 /// Why a change was refused or failed.

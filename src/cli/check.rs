@@ -169,6 +169,9 @@ fn of_leftover(leftover: &Leftover) -> Finding {
         Leftover::NoRecord(name) => at(name, "contents without a record: its attributes are not known"),
         Leftover::Malformed(name) => at(name, "no record of an entry"),
         Leftover::Temporary(name) => at(name, "a record whose writing was interrupted"),
+        Leftover::Unnamed(name, _) => {
+            at(name, "the record of an entry whose move to the trash was interrupted")
+        }
     }
 }
 

@@ -165,7 +165,7 @@ fn change(asked: Option<&Path>, which: &Which, edits: &[Edit], how: &Matching) -
             for (id, outcome) in round.iter().zip(outcomes) {
                 match outcome {
                     Ok(Outcome::Done(true)) => changed += 1,
-                    Ok(Outcome::Done(false) | Outcome::Found(_)) => {}
+                    Ok(Outcome::Done(false) | Outcome::Found(_) | Outcome::Deleted(_)) => {}
                     // Of many entries some may lack the key, or go meanwhile: there is nothing to change then.
                     Err(CacheError::Edit(EditError::NoKey) | CacheError::NoEntry)
                         if matches!(which, Which::Matching(_)) => {}

@@ -139,14 +139,14 @@ fn claim(cache: &Cache, pairs: &[(Key, Leaf)], attrs: &Object<'static>) -> Resul
     let outcome = cache.change(change).map_err(|e| failure::cache(cache.store().path().display(), &e));
     match outcome {
         Ok(Outcome::Done(_)) => return Ok((fresh, Some(lock))),
-        Ok(Outcome::Found(_)) | Err(_) => {}
+        Ok(Outcome::Found(_) | Outcome::Deleted(_)) | Err(_) => {}
     }
     // Empty, and ours alone: nobody else knows the id.
     let _ = fs::remove_dir(directory(cache, &fresh));
     lock.remove();
     match outcome? {
         Outcome::Found(id) => Ok((id, None)),
-        Outcome::Done(_) => Ok((fresh, None)),
+        Outcome::Done(_) | Outcome::Deleted(_) => Ok((fresh, None)),
     }
 }
 

@@ -97,6 +97,7 @@ fn a_claim_has_one_winner() {
                             Outcome::Found(id) => {
                                 found.lock().unwrap().insert((i, id.as_str().to_owned()));
                             }
+                            Outcome::Deleted(_) => panic!("a memo deletes nothing"),
                         }
                     }
                 });

@@ -160,13 +160,15 @@ impl Tree {
             Change::Memo { pairs, fresh, attrs },
             Box::new(move |outcome| {
                 let result = match outcome {
-                    Ok(Outcome::Done(_)) => tree.alias(id, memo_number(&spelling)).map(|mut entry| {
-                        if other_spelling {
-                            // Looked up again, it is a link.
-                            entry.entry_ttl = Duration::ZERO;
-                        }
-                        entry
-                    }),
+                    Ok(Outcome::Done(_) | Outcome::Deleted(_)) => {
+                        tree.alias(id, memo_number(&spelling)).map(|mut entry| {
+                            if other_spelling {
+                                // Looked up again, it is a link.
+                                entry.entry_ttl = Duration::ZERO;
+                            }
+                            entry
+                        })
+                    }
                     Ok(Outcome::Found(_)) => {
                         tree.unmake(&id);
                         Err(Error::Exists)
