@@ -216,7 +216,7 @@ pub fn put(cache: &Cache, id: &Id) -> Result<()> {
         is_written = object == entry.object;
         entry.object = object;
     }
-    let moved = name_record(&places, &entry, temporary, is_written).and_then(|()| move_in(&places, id));
+    let moved = name_record(&places, &entry, &temporary, is_written).and_then(|()| move_in(&places, id));
     if moved.is_err() {
         give_back(cache, &places, entry);
     }
@@ -224,12 +224,12 @@ pub fn put(cache: &Cache, id: &Id) -> Result<()> {
 }
 
 /// Gives the record of an entry, which may be `is_written` under a temporary name, its name.
-fn name_record(places: &Places, entry: &Entry, temporary: PathBuf, is_written: bool) -> Result<()> {
+fn name_record(places: &Places, entry: &Entry, temporary: &Path, is_written: bool) -> Result<()> {
     let record = places.record(&entry.id);
     // `mend` on another node may have taken it for a leftover.
-    if !is_written || fs::rename(&temporary, &record).is_err() {
+    if !is_written || fs::rename(temporary, &record).is_err() {
         let fresh = write_record(places, &entry.object)?;
-        let _ = fs::remove_file(&temporary);
+        let _ = fs::remove_file(temporary);
         fs::rename(fresh, record).map_err(doing("name the record in the trash"))?;
     }
     sync(&places.trash)
