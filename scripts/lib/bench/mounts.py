@@ -59,3 +59,58 @@ def timed(into):
 def command(*argv):
     """Runs a program, its output thrown away."""
     subprocess.run(argv, stdout=subprocess.DEVNULL, check=True)
+
+
+def execute(*argv):
+    """Seconds from the start of a program to its end; its output is thrown away."""
+    null = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    start = time.perf_counter()
+    child = os.posix_spawn(argv[0], argv, os.environ, file_actions=null)
+    _, status = os.waitpid(child, 0)
+    took = time.perf_counter() - start
+    if status:
+        sys.exit("bench: %s failed" % " ".join(argv))
+    return took
+
+
+def until(true, seconds, what):
+    """Waits until something is so."""
+    end = time.perf_counter() + seconds
+    while not true():
+        if time.perf_counter() > end:
+            sys.exit("bench: %s: not within %g s" % (what, seconds))
+        time.sleep(0.0002)
+
+
+class Served:
+    """`limits serve`: fuser with static links, mounted."""
+
+    def __init__(self, program, mountpoint, count, threads):
+        os.makedirs(mountpoint, exist_ok=True)
+        self.argv, self.path = [program, "serve", mountpoint, str(count), str(threads)], mountpoint
+
+    def __enter__(self):
+        self.server = subprocess.Popen(self.argv)
+        until(lambda: os.path.ismount(self.path) or self.server.poll() is not None, 60, "the static links")
+        if self.server.poll() is not None:
+            sys.exit("bench: the static links were not served")
+        return self
+
+    def __exit__(self, *_):
+        subprocess.run(["umount", self.path], check=False)
+        try:
+            self.server.wait(10)
+        except subprocess.TimeoutExpired:
+            self.server.kill()
+            self.server.wait()
+
+
+@contextlib.contextmanager
+def tmpfs(path):
+    """An empty tmpfs; needs root."""
+    os.makedirs(path, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4g,nr_inodes=4m", "bench", path], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", path], check=True)
