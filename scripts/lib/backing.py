@@ -3,12 +3,17 @@
 Every node sees the file system at `node.fs`. A backing says what can happen to it (`can`), and makes it happen.
 """
 
+import errno
+import fcntl
 import os
 import signal
 import uuid
 
 import sandbox
 from sandbox import Failed, command, start, wait_for
+
+
+UP = 120  # seconds for each part of a file system to come up, on a machine that is busy with other things
 
 
 class Local:
@@ -66,7 +71,7 @@ class Cluster:
         os.makedirs(node.fs, exist_ok=True)
         log = os.path.join(self.place("logs"), node.name)
         self.clients[node.name] = start(self.client(node), log, node.name)
-        wait_for("%s on %s" % (self.name, node.name), 40, lambda: sandbox.mounted(node.fs))
+        wait_for("%s on %s" % (self.name, node.name), UP, lambda: sandbox.mounted(node.fs))
 
     def detach(self, node):
         """The client dies without a word."""
@@ -86,9 +91,9 @@ class Cluster:
             except OSError:
                 return False
 
-        wait_for("%s to take a file" % self.name, 60, ask)
+        wait_for("%s to take a file" % self.name, UP, ask)
         for node in self.nodes:
-            wait_for("%s to see it" % node.name, 20, lambda: os.path.exists(os.path.join(node.fs, probe)))
+            wait_for("%s to see it" % node.name, UP, lambda: os.path.exists(os.path.join(node.fs, probe)))
 
     def pause(self):
         """The servers that know where things are stop, and wake up in `resume`."""
@@ -104,6 +109,10 @@ class Cluster:
 
     def plug(self, node):
         self.network.plug(node.name)
+
+    def heal(self, node):
+        """What an administrator has to do on a node that was cut off; gives what it was, if anything."""
+        return None
 
 
 class MooseFS(Cluster):
@@ -141,11 +150,11 @@ class MooseFS(Cluster):
             self.start_server(machine)
         for port in (9419, 9420, 9421):
             ask = ["bash", "-c", "</dev/tcp/%s/%d" % (address, port)]
-            wait_for("the master", 20, lambda: _succeeds(ask, "master"))
+            wait_for("the master", UP, lambda: _succeeds(ask, "master"))
         for node in self.nodes:
             self.attach(node)
         node = self.nodes[0]
-        wait_for("the goal", 20, lambda: _succeeds(["mfssetgoal", "-r", "3", node.fs], node.name))
+        wait_for("the goal", UP, lambda: _succeeds(["mfssetgoal", "-r", "3", node.fs], node.name))
         self.agreed()
 
     def start_master(self):
@@ -183,10 +192,10 @@ class GlusterFS(Cluster):
         for machine in self.machines:
             self.start_server(machine)
         for machine in self.machines:
-            wait_for(machine, 30, lambda: _succeeds(self.inside(machine, "peer", "status"), machine))
+            wait_for(machine, UP, lambda: _succeeds(self.inside(machine, "peer", "status"), machine))
         self.ask("peer", "probe", self.network["brick2"])
         self.ask("peer", "probe", self.network["brick3"])
-        wait_for("the servers to know each other", 30,
+        wait_for("the servers to know each other", UP,
                  lambda: self.ask("peer", "status").count("Peer in Cluster (Connected)") == 2)
         bricks = ["%s:%s" % (self.network[machine], self.place(machine, "brick")) for machine in self.machines]
         self.ask("volume", "create", "cache", "replica", "3", *bricks, "force")
@@ -220,11 +229,11 @@ class GlusterFS(Cluster):
         return ["nsenter", "-m", "-p", "-t", child, "--", "gluster", "--mode=script", *words]
 
     def ask(self, *words):
-        return command(self.inside("brick1", *words), 60, "brick1")
+        return command(self.inside("brick1", *words), UP, "brick1")
 
     def client(self, node):
         servers = ["--volfile-server=" + self.network[machine] for machine in self.machines]
-        return ["glusterfs", "-N", *servers, "--volfile-id=cache", "--attribute-timeout=0", "--entry-timeout=0",
+        return ["glusterfs", "-N", *servers, "--volfile-id=cache", "--attribute-timeout=0", "--entry-timeout=0", "--fopen-keep-cache=false",
                 "--log-level=WARNING", "--log-file=" + os.path.join(self.place("logs"), node.name + ".client"), node.fs]
 
 
@@ -268,28 +277,45 @@ class CephFS(Cluster):
                  "[v2:%s:3300,v1:%s:6789]" % (address, address), monmap])
         command(["ceph-mon", "--mkfs", "-i", "a", "-c", self.conf, "--monmap", monmap], 30, "monitor")
         self.serve("monitor", ["ceph-mon", "-f", "-i", "a", "-c", self.conf])
-        wait_for("the monitor", 30, lambda: _succeeds(self.words("mon", "stat"), "monitor"))
+        wait_for("the monitor", UP, lambda: _succeeds(self.words("mon", "stat"), "monitor"))
         self.serve("monitor", ["ceph-mgr", "-f", "-i", "x", "-c", self.conf], "-manager")
         for number in range(3):
             ident = str(uuid.uuid4())
             self.ask("osd", "new", ident)
             command(["ceph-osd", "--mkfs", "-i", str(number), "-c", self.conf, "--osd-uuid", ident], 60, "osd%d" % number)
             self.start_server("osd%d" % number)
-        wait_for("three object servers", 60, lambda: "3 up" in self.ask("osd", "stat"), every=0.2)
+        wait_for("three object servers", UP, lambda: "3 up" in self.ask("osd", "stat"), every=0.2)
         for machine in ("mds0", "mds1"):
             self.serve(machine, ["ceph-mds", "-f", "-i", machine, "-c", self.conf])
         for words in ("osd pool create meta 8", "osd pool create data 8", "fs new fs meta data"):
             self.ask(*words.split())
-        wait_for("a metadata server", 60, lambda: "up:active" in self.ask("mds", "stat"), every=0.2)
+        wait_for("a metadata server", UP, lambda: "up:active" in self.ask("mds", "stat"), every=0.2)
         for node in self.nodes:
             self.attach(node)
         self.agreed()
 
+    def heal(self, node):
+        """ceph-fuse refuses all further locks of a file of which it has lost one (EIO), until it is mounted anew."""
+        answers = []
+
+        def answer():
+            answers.append(_lock_answer(os.path.join(node.cache, "_lock")))
+            return answers[-1] in (None, errno.EAGAIN) or answers[-50:] == [errno.EIO] * 50
+
+        wait_for("ceph-fuse on %s to answer again" % node.name, 60, answer, every=0.1)
+        if answers[-1] != errno.EIO:
+            return None
+        node.down()
+        self.detach(node)
+        self.attach(node)
+        node.up()
+        return "ceph-fuse of %s had lost a lock and refused all others (EIO): mounted anew" % node.name
+
     def words(self, *words):
-        return ["timeout", "20", "ceph", "-c", self.conf, "--connect-timeout", "10", *words]
+        return ["timeout", "50", "ceph", "-c", self.conf, "--connect-timeout", "40", *words]
 
     def ask(self, *words):
-        return command(self.words(*words), 30, "monitor")
+        return command(self.words(*words), 60, "monitor")
 
     def start_server(self, machine):
         address = self.network[machine]
@@ -304,6 +330,19 @@ class CephFS(Cluster):
 
     def client(self, node):
         return ["ceph-fuse", "-f", "-c", self.conf, "-n", "client." + node.name, "--client_mountpoint=/", node.fs]
+
+
+def _lock_answer(path):
+    """The error of trying a lock; None if there is none."""
+    try:
+        file = os.open(path, os.O_RDWR)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(file)
+    except OSError as error:
+        return error.errno
+    return None
 
 
 def _succeeds(words, machine):

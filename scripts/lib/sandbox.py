@@ -58,8 +58,8 @@ def _stop(number, _frame):
     raise Stopped(signal.Signals(number).name)
 
 
-def run(name, main):
-    """Runs main(base) in a sandbox with a temporary directory; gives its exit status."""
+def run(name, main, limit):
+    """Runs main(base) in a sandbox with a temporary directory, for at most so many seconds; gives its exit status."""
     if os.geteuid() != 0:
         sys.exit("%s: needs root (namespaces, mounts)" % name)
     base = os.path.realpath(tempfile.mkdtemp(prefix="cachedirfs-%s-" % name))
@@ -69,18 +69,25 @@ def run(name, main):
         child = os.fork()
         if child == 0:
             os._exit(_inside(name, main, base))
-        return _outside(child)
+        return _outside(name, child, limit)
     finally:
         shutil.rmtree(base, ignore_errors=True)
 
 
-def _outside(child):
+def _outside(name, child, limit):
+    told = []
+
     def forward(number, _frame):
-        os.kill(child, signal.SIGTERM if number != signal.SIGALRM else signal.SIGKILL)
+        if number == signal.SIGALRM and not told:
+            print("%s: FAILED: it did not end within %d s" % (name, limit), file=sys.stderr, flush=True)
+        # First politely, so that it says where it was.
+        os.kill(child, signal.SIGKILL if number == signal.SIGALRM and told else signal.SIGTERM)
+        told.append(number)
         signal.alarm(GRACE)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, forward)
+    signal.alarm(limit)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return status if status >= 0 else 128 - status
 

@@ -1,4 +1,4 @@
-"""What the scripts need: a program to test, and a Python that has the package filelock."""
+"""What the scripts need: a program to test, a machine that lets them, and a Python that has the package filelock."""
 
 import importlib.util
 import os
@@ -8,6 +8,39 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
+
+
+SKIPPED = 77  # exit status of what could not be run here: neither passed nor failed
+
+
+class Missing(Exception):
+    """Something that cannot be had here; its text says what and why."""
+
+
+def sandbox():
+    """Makes sure that there can be namespaces and FUSE mounts."""
+    if os.geteuid() != 0:
+        raise Missing("it needs root (namespaces, mounts)")
+    if not os.path.exists("/dev/fuse"):
+        raise Missing("there is no /dev/fuse here")
+    _try(["unshare", "--pid", "--mount", "--fork", "true"], "namespaces of processes and mounts are refused")
+    if not shutil.which("fusermount3"):
+        packages([("fusermount3", "fuse3")])
+
+
+def network():
+    """Makes sure that there can be machines with networks of their own."""
+    _try(["unshare", "--net", "sh", "-c", "ip link add name veth0 type veth peer name veth1 && ip link add br0 type bridge"],
+         "there can be no network namespaces with veth and a bridge")
+
+
+def _try(words, why):
+    try:
+        subprocess.run(words, check=True, timeout=20, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    except subprocess.CalledProcessError as error:
+        raise Missing("%s (%s)" % (why, error.stderr.decode(errors="replace").strip()))
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Missing("%s (%s)" % (why, error))
 
 
 def program():
@@ -34,7 +67,7 @@ def packages(needs):
         subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], timeout=900,
                        env=environment, **quiet)
     except (OSError, subprocess.SubprocessError) as error:
-        sys.exit("cannot install %s: %s" % (" ".join(missing), error))
+        raise Missing("%s cannot be installed: %s" % (" ".join(missing), error))
 
 
 def python(script):

@@ -112,6 +112,9 @@ pub fn serve(plan: &Plan, background: bool, live: impl FnOnce()) -> Result<()> {
     memory::settle();
     let signals = block_signals();
     let place = plan.cache.display();
+    if let Some(doubt) = &plan.doubt {
+        log::warn!("{doubt}");
+    }
     let cache = Cache::open(&plan.cache, &plan.open).map_err(|e| failure::cache(&place, &e))?;
     let served = session(plan, &cache, signals, background, live);
     let closed = cache.close().map_err(|e| failure::cache(&place, &e));

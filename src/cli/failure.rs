@@ -110,6 +110,12 @@ impl Failure {
     }
 }
 
+/// Says what is no failure, but may become one.
+pub fn warn(text: &str) {
+    // Nobody is left to tell if standard error is closed.
+    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("cachedirfs: warning: {text}\n"));
+}
+
 /// What is in the way in a store, in words.
 pub fn store(place: impl Display, error: &StoreError) -> Failure {
     match error {

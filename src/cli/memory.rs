@@ -4,8 +4,10 @@ use std::time::Duration;
 
 /// How often [`Tender::tend`] is worth calling.
 pub const OFTEN: Duration = Duration::from_secs(20);
-/// So many KiB more than after the last time are worth the walk through what is free.
-const WORTH: u64 = 4 << 10;
+/// So many KiB more than after the last time are worth the walk through what is free, which takes longer in a large heap...
+const WORTH: u64 = 1 << 10;
+/// ... of which it must be this part.
+const PART: u64 = 32;
 
 /// Few arenas: glibc's default is one a thread, each with a high-water mark of its own.
 pub fn settle() {
@@ -27,7 +29,7 @@ impl Tender {
     /// Gives back what is free, if there may be much.
     pub fn tend(&mut self) {
         #[cfg(target_env = "gnu")]
-        if resident() > self.kept + WORTH {
+        if resident() > self.kept + WORTH.max(self.kept / PART) {
             // SAFETY: malloc_trim takes a plain number and locks by itself.
             unsafe { libc::malloc_trim(0) };
             self.kept = resident();

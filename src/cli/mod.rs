@@ -2,6 +2,7 @@
 //! [`crate::cache`] without a mount, but for those that are about mounts.
 
 mod args;
+mod below;
 mod check;
 mod conditions;
 mod daemon;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::args::{MountArgs, seconds};
 use super::failure::{self, Result, error, usage};
-use super::{daemon, logging, mounts};
+use super::{below, daemon, logging, mounts};
 use crate::fuse::MountOptions;
 
 /// How often the log is looked at unless `refresh=` says otherwise.
@@ -29,6 +29,8 @@ pub struct Plan {
     pub open: crate::cache::Options,
     /// How it is mounted.
     pub mount: MountOptions,
+    /// What makes the file system of the cache unfit for several nodes.
+    pub doubt: Option<String>,
 }
 
 /// `cachedirfs mount`.
@@ -41,6 +43,9 @@ pub fn run(args: &MountArgs, verbose: u8) -> Result<()> {
     daemon::close_inherited();
     let plan = plan(args)?;
     let log = logging::File::open(args.log.as_deref(), &plan.mountpoint)?;
+    if let Some(doubt) = &plan.doubt {
+        failure::warn(doubt);
+    }
     daemon::start(&plan, log, verbose)
 }
 
@@ -67,7 +72,8 @@ fn plan(args: &MountArgs) -> Result<Plan> {
     if !mount.read_only {
         writable(&cache)?;
     }
-    Ok(Plan { cache, mountpoint, open, mount })
+    let doubt = if mount.read_only { None } else { below::doubt(&cache) };
+    Ok(Plan { cache, mountpoint, open, mount, doubt })
 }
 
 /// Turns the words of `-o` into options.

@@ -40,7 +40,7 @@ fn parse(table: &[u8]) -> Vec<PathBuf> {
 }
 
 /// The kernel writes space, tab, newline and backslash as `\040` and so on.
-fn unescape(field: &[u8]) -> Vec<u8> {
+pub fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&first, tail)) = rest.split_first() {
