@@ -4,13 +4,13 @@
 //! kernel's table of mounts tells as much as can be known.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use super::mounts;
 
 /// File systems in user space whose locks reach all nodes.
-const SHARED: [&str; 4] = ["fuse.mfs", "fuse.glusterfs", "fuse.ceph-fuse", "fuse.lizardfs"];
+const SHARED: [&str; 3] = ["fuse.mfs", "fuse.glusterfs", "fuse.ceph-fuse"];
 
 /// What is to be said of the file system of a cache, if anything.
 pub fn doubt(cache: &Path) -> Option<String> {
