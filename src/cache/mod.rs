@@ -248,6 +248,11 @@ impl CacheError {
         StoreError::Io { doing, source }.into()
     }
 
+    /// Whether a file was taken away by another node.
+    fn is_stale(&self) -> bool {
+        matches!(self, Self::Store(error) if error.raw_os_error() == Some(libc::ESTALE))
+    }
+
     /// As an error of the store that all changes of a round share.
     fn into_store(self) -> Arc<StoreError> {
         match self {
@@ -320,6 +325,18 @@ impl Cache {
 
     /// Reads an entry's record.
     pub fn entry(&self, row: Row) -> Result<Entry, CacheError> {
+        match self.entry_now(row) {
+            Err(error) if error.is_stale() => {
+                // Another node has replaced the log, and the file system has nothing left of the old one.
+                self.inner.store.forget();
+                self.inner.follow()?;
+                self.entry_now(row)
+            }
+            other => other,
+        }
+    }
+
+    fn entry_now(&self, row: Row) -> Result<Entry, CacheError> {
         let (id, time, at, generation) = {
             let index = self.index();
             let (Some(id), Some(at)) = (index.id(row), index.locator(row)) else {

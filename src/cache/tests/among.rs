@@ -92,7 +92,8 @@ fn a_deleted_entry_stays_deleted() {
     for place in [Where::Before, Where::After] {
         let theirs = "{\"_id\": \"/a\", \"x\": 9, \"_timestamp\": 1.0}\n";
         let (dir, cache, outcomes) = disturbed(place, &[theirs], &[delete("a")]);
-        assert!(matches!(outcomes.as_slice(), [Ok(Outcome::Done(true))]), "{place:?}: {outcomes:?}");
+        let [Ok(Outcome::Deleted(was))] = outcomes.as_slice() else { panic!("{place:?}: {outcomes:?}") };
+        assert_eq!(was.get("x").unwrap().to_text(), "9", "{place:?}: as it was in the end");
         assert_eq!(ids(&cache), ["b"], "{place:?}");
         let fresh = open(dir.path());
         assert_eq!(ids(&fresh), ["b"], "{place:?}");

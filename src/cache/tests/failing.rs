@@ -173,6 +173,23 @@ fn a_log_that_is_removed_or_cut_loses_no_more_than_was_taken() {
 }
 
 #[test]
+fn a_record_of_a_log_that_another_node_has_replaced_is_read_from_the_new_one() {
+    let dir = directory("{\"_id\": \"/gone\"}\n{\"_id\": \"/a\", \"x\": 1}\n");
+    let (sys, cache) = faulty(dir.path(), false, false);
+    let row = cache.index().row("a").unwrap();
+    let other = open(dir.path());
+    other.change(delete("gone")).unwrap();
+    other.compact().unwrap();
+    sys.arm(0, Fault::Errno(libc::ESTALE));
+    let entry = cache.entry(row).unwrap();
+    assert_eq!(sys.disarm(), Some(Op::Read));
+    assert_eq!(entry.object.get("x").unwrap().to_text(), "1");
+    assert_eq!(ids(&cache), ["a"]);
+    sys.break_always(Op::Read, libc::ESTALE);
+    assert_eq!(errno(cache.entry(row)), Some(libc::ESTALE), "it ends");
+}
+
+#[test]
 fn a_lock_that_is_held_stalls_changes_and_nothing_else() {
     let dir = directory("{\"_id\": \"/a\", \"x\": 1}\n");
     let cache = mounted(dir.path());
