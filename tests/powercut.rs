@@ -128,7 +128,7 @@ fn work(mount: &Path, worker: u64, how: &How, random: &mut Random, told: &Told) 
             told.synced(&mut account);
         }
         if choice == 9 && how.syncs {
-            let place = if n % 2 == 0 { entry.as_path() } else { mount };
+            let place = if n.is_multiple_of(2) { entry.as_path() } else { mount };
             match File::open(place).and_then(|dir| dir.sync_all()) {
                 Ok(()) => told.synced(&mut account),
                 Err(_) => break,
@@ -175,7 +175,7 @@ fn foreign(cache: &Path, syncs: bool, random: &mut Random, told: &Told) -> Accou
         if random.below(8) == 0 {
             // Its record is never finished.
             account.remove(&n);
-            if write(&line[..random.below(line.len() - 2) + 1], false).is_err() {
+            if write(&line[..=random.below(line.len() - 2)], false).is_err() {
                 break;
             }
         } else if write(&line, true).is_ok() {

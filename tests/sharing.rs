@@ -214,7 +214,7 @@ fn the_trash_keeps_every_change_that_was_acknowledged() {
         soon("the other mount has it", || file.exists());
         let last = std::thread::scope(|scope| {
             let changes =
-                scope.spawn(|| (1..10_000).take_while(|n| put(&file, &n.to_string()).is_ok()).last());
+                scope.spawn(|| (1..10_000).take_while(|n| put(&file, n.to_string()).is_ok()).last());
             // Whoever takes the entry out while it is being changed takes it as it is then.
             soon("it is changed", || cache.entry(&id)["n"] != 0);
             fs::rename(mounts[0].join("entries").join(&id), mounts[0].join("trash").join(&id)).unwrap();

@@ -202,6 +202,8 @@ pub struct Status {
     pub dead_records: u64,
     /// What a commit is waiting for, if it has waited longer than a second (the lock, a write, a sync), and since how many seconds.
     pub waiting: Option<(&'static str, f64)>,
+    /// Who is waited for, if it is the lock and a process of this machine holds it.
+    pub holder: Option<String>,
     /// A sync failed: the store refuses writes.
     pub poisoned: bool,
     /// Why the log cannot be read, if so: what is shown is the state from before.
@@ -270,6 +272,8 @@ fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What a commit waits for when it waits for the lock.
+const LOCK: &str = "the lock";
 /// How often a fresh id is drawn before something else must be wrong.
 const DRAWS: u32 = 1000;
 
@@ -433,6 +437,7 @@ impl Cache {
         let waiting = (*hold(&inner.stage))
             .map(|(what, since)| (what, since.elapsed().as_secs_f64()))
             .filter(|&(_, seconds)| seconds > 1.0);
+        let holder = waiting.filter(|&(what, _)| what == LOCK).and_then(|_| inner.store.holder());
         let live = self.index().len() as u64;
         let counts = hold(&inner.queue).counts;
         Status {
@@ -441,6 +446,7 @@ impl Cache {
             log_bytes: inner.store.bytes(),
             dead_records: counts.records.saturating_sub(live),
             waiting,
+            holder: holder.map(|holder| holder.to_string()),
             poisoned: inner.store.is_poisoned(),
             trouble: hold(&inner.trouble).clone(),
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::intake::{Intake, size};
 use super::round::guarded;
-use super::{CacheError, Inner, Published, hold};
+use super::{CacheError, Inner, LOCK, Published, hold};
 use crate::index::{Index, Row};
 use crate::record::Locator;
 use crate::store::{Followed, Locked, StoreError};
@@ -148,7 +148,7 @@ impl Inner {
 
     /// Compacts the log; with a time, only if it is still due then. Says how many records it dropped.
     pub(super) fn compact(&self, due: Option<Instant>) -> Result<u64, CacheError> {
-        self.enter("the lock");
+        self.enter(LOCK);
         let result = self.store.lock().map_err(CacheError::from).and_then(|mut locked| {
             self.enter("compaction");
             let mut account = hold(&self.account);

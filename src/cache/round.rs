@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::decide::Decider;
 use super::intake::Intake;
-use super::{CacheError, Change, Done, Inner, Outcome, Published, hold};
+use super::{CacheError, Change, Done, Inner, LOCK, Outcome, Published, hold};
 use crate::store::StoreError;
 
 /// Runs a callback of somebody else: a panic in it must not end our thread.
@@ -37,7 +37,7 @@ impl Inner {
             self.fails(Some(error));
             jobs.iter().map(|_| Err(CacheError::Store(Arc::clone(error)))).collect()
         };
-        self.enter("the lock");
+        self.enter(LOCK);
         let mut locked = match self.store.lock() {
             Ok(locked) => locked,
             Err(error) => return (fail(&Arc::new(error)), Published::default()),
@@ -107,7 +107,7 @@ impl Inner {
 
     /// Takes the lock once, so that a torn tail that nobody else mends is mended.
     pub(super) fn mend(&self) {
-        self.enter("the lock");
+        self.enter(LOCK);
         let result = self.store.lock().map_err(CacheError::from).and_then(|mut locked| {
             self.enter("the log");
             let mut account = hold(&self.account);

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::fs::{self, FileType, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -129,7 +129,7 @@ pub fn check(cache: &Path) -> Result<Vec<Finding>> {
                 "no-directory",
                 "an entry's name, but no directory: its contents cannot be reached",
             )),
-            _ => of_directory.extend(stray(cache, &name.file_name(), &shown, kind.is_dir())),
+            _ => of_directory.extend(stray(cache, &name.file_name(), &shown, kind)),
         }
     }
     for (id, &(line, deleted)) in &log.last {
@@ -204,12 +204,12 @@ fn unsaved(name: String, deleted: bool) -> Finding {
 }
 
 /// What else may lie in a cache directory.
-fn stray(cache: &Path, name: &OsStr, shown: &str, is_dir: bool) -> Option<Finding> {
+fn stray(cache: &Path, name: &OsStr, shown: &str, kind: FileType) -> Option<Finding> {
     match shown {
-        LOG | "_lock" => is_dir.then(|| Finding::at(shown, "stray", "a directory where a file must be")),
-        "_trash" => {
-            (!is_dir).then(|| Finding::at(shown, "stray", "no directory: nothing can be moved to the trash"))
-        }
+        LOG | "_lock" => (!kind.is_file())
+            .then(|| Finding::at(shown, "stray", "something else where a regular file must be")),
+        "_trash" => (!kind.is_dir())
+            .then(|| Finding::at(shown, "stray", "no directory: nothing can be moved to the trash")),
         _ if shown.starts_with("_torn-") => Some(
             Finding::at(
                 shown,
@@ -242,15 +242,21 @@ fn stray(cache: &Path, name: &OsStr, shown: &str, is_dir: bool) -> Option<Findin
 
 /// Whether nobody holds the lock.
 fn abandoned(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| FileExt::try_lock_shared(&file).is_ok())
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    opened.is_ok_and(|file| FileExt::try_lock_shared(&file).is_ok())
 }
 
 fn read_log(path: &Path) -> io::Result<Log> {
     let mut log = Log::default();
-    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path) {
-        Ok(file) => file,
+    // A fifo must not hang, and is told with the other names of the directory, as whatever else is no file.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) if file.metadata()?.is_file() => file,
+        Ok(_) => return Ok(log),
         // A cache without a log is an empty one.
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(log),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ELOOP | libc::ENXIO)) => {
+            return Ok(log);
+        }
         Err(e) => return Err(e),
     };
     let mut reader = BufReader::with_capacity(1 << 20, file);

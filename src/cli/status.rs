@@ -139,10 +139,23 @@ fn state(path: &Path, status: Option<&Object<'_>>) -> String {
         return if mounts::is_dead(path) { "dead" } else { "no answer" }.to_owned();
     };
     let is = |name| matches!(status.get(name), Some(Value::Bool(true)));
+    let text = |name| match status.get(name) {
+        Some(Value::String(text)) => text.as_str(),
+        _ => None,
+    };
     let mut state = if is("poisoned") {
         "refuses changes: a sync failed".to_owned()
-    } else if let Some(Value::String(what)) = status.get("waiting") {
-        format!("waits for {}", printable(what.as_str().unwrap_or("?")))
+    } else if let Some(what) = text("waiting") {
+        let seconds = match status.get("waiting_seconds") {
+            Some(seconds) => seconds.to_text(),
+            None => "?".to_owned(),
+        };
+        let seconds = seconds.split('.').next().unwrap_or("?");
+        let holder =
+            text("waiting_for").map_or(String::new(), |holder| format!(", held by {}", printable(holder)));
+        format!("has been waiting for {}{holder}, for {seconds} s", printable(what))
+    } else if let Some(trouble) = text("trouble") {
+        format!("shows an earlier state: {}", printable(trouble))
     } else {
         "live".to_owned()
     };

@@ -33,8 +33,15 @@ impl Locked<'_> {
                 io::ErrorKind::InvalidInput.into(),
             ));
         };
+        // The lock is looked at after the write: who locks a file that has taken its place later than that finds these lines.
+        if store.local && self.is_lost() {
+            return Err(StoreError::io("appending under a lock that was removed")(
+                io::Error::from_raw_os_error(libc::ESTALE),
+            ));
+        }
         let result = store.write(&file, lines, end);
-        if self.is_doubtful() {
+        let lost = self.is_lost();
+        if self.is_doubtful() || (result.is_ok() && lost) {
             let result = self.ascertain(result.map(drop), lines, end);
             let mut position = hold(&store.position);
             if result.is_ok() {
@@ -53,7 +60,9 @@ impl Locked<'_> {
             }
             Ok(landed @ Landed::AmongOthers) => Ok(landed),
             Err(error) => {
-                let known = store.cut_off(&file, end)
+                // Without the lock it might be others' lines that are cut off.
+                let known = !lost
+                    && store.cut_off(&file, end)
                     && matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG));
                 if known {
                     self.log = Some((file, end));

@@ -13,7 +13,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStringExt as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::log::Position;
 use super::{LOG, Locked, NO_LOG, Store, StoreError, TEMPORARY, hold, sys};
@@ -44,8 +44,8 @@ impl Default for Suspicion {
 /// How the lock was taken.
 #[derive(Debug)]
 pub(super) struct Taken {
-    /// When it was got.
-    at: Instant,
+    /// When it was got, in uptime of the machine.
+    at: Duration,
     /// After how long.
     waited: Duration,
     /// Which file was the log when the wait began.
@@ -54,8 +54,13 @@ pub(super) struct Taken {
 
 impl Store {
     /// The beginning of a wait for the lock.
-    pub(super) fn before_lock(&self) -> (Instant, Option<sys::FileId>) {
-        (Instant::now(), hold(&self.current).as_ref().map(|generation| generation.id))
+    pub(super) fn before_lock(&self) -> (Duration, Option<sys::FileId>) {
+        (self.sys.uptime(), hold(&self.current).as_ref().map(|generation| generation.id))
+    }
+
+    /// The time since a moment of the machine's uptime, asleep or not.
+    fn since(&self, moment: Duration) -> Duration {
+        self.sys.uptime().saturating_sub(moment)
     }
 
     /// Whether somebody else may have lost the lock, and may still write to this log.
@@ -67,7 +72,7 @@ impl Store {
             // A log that was moved meanwhile was moved by somebody as suspicious as we are.
             return taken.log.is_none_or(|log| log == stat.id);
         }
-        let silent = position.moved.is_some_and(|moved| moved.elapsed() >= self.suspicion.silence);
+        let silent = position.moved.is_some_and(|moved| self.since(moved) >= self.suspicion.silence);
         let same = position.generation.as_ref().is_some_and(|generation| generation.id == stat.id);
         silent && same && stat.size == position.offset && stat.size <= CHEAP
     }
@@ -111,10 +116,9 @@ impl Store {
 }
 
 impl Taken {
-    /// After a wait that began so.
-    pub fn now((begun, log): (Instant, Option<sys::FileId>)) -> Self {
-        let at = Instant::now();
-        Self { at, waited: at.duration_since(begun), log }
+    /// Got at this time, after a wait that began so.
+    pub fn at(at: Duration, (begun, log): (Duration, Option<sys::FileId>)) -> Self {
+        Self { at, waited: at.saturating_sub(begun), log }
     }
 }
 
@@ -122,7 +126,7 @@ impl Locked<'_> {
     /// Whether the lock has been held for so long that it may have been lost.
     pub(super) fn is_doubtful(&self) -> bool {
         // Others suspect us only later than this.
-        !self.store.local && self.taken.at.elapsed() >= self.store.suspicion.wait / 2
+        !self.store.local && self.store.since(self.taken.at) >= self.store.suspicion.wait / 2
     }
 
     /// Takes the lock again and finds out whether lines stand at an offset of the log. Otherwise gives the error of the write,
@@ -135,7 +139,7 @@ impl Locked<'_> {
     ) -> Result<(), StoreError> {
         const DOING: &str = "finding out what became of an append";
         let store = self.store;
-        ::log::warn!("{}: the lock was held for so long that it may have been lost", store.path.display());
+        ::log::warn!("{}: the lock may have been lost: looking for what was written", store.path.display());
         self.retake()?;
         let (file, stat) = store.open_regular(LOG, libc::O_RDWR, DOING, NO_LOG)?;
         let mut found = vec![0; lines.len()];

@@ -4,13 +4,15 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::fence::Taken;
 use super::{LOCK, NO_LOCK_FILE, Store, StoreError, TRIES, hold, sys};
 
 /// How often a thread that waits for the lock looks whether it still should.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// After such a wait for the lock the log says so, and again after each doubling of it.
+const TELL: Duration = Duration::from_secs(2);
 
 /// The open `_lock`.
 #[derive(Debug)]
@@ -61,7 +63,7 @@ impl Store {
             match sys::retry(|| self.sys.stat(self.dir(), LOCK)) {
                 Ok(stat) if stat.id == lock.id => {
                     *gate = Some(lock);
-                    return Ok(Taken::now(before));
+                    return Ok(Taken::at(self.sys.uptime(), before));
                 }
                 Ok(_) => {}
                 Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => {}
@@ -118,9 +120,26 @@ impl Store {
                 let _ = sender.send(sys::retry(|| sys.lock(&waiting)));
             })
             .map_err(StoreError::io("waiting for the lock"))?;
+        let begun = Instant::now();
+        let mut told = TELL;
         loop {
+            if begun.elapsed() >= told {
+                told *= 2;
+                let holder =
+                    self.holder().map_or_else(|| "a process elsewhere".to_owned(), |it| it.to_string());
+                let (path, seconds) = (self.path.display(), begun.elapsed().as_secs());
+                ::log::warn!(
+                    "{path}: {holder} holds the lock; changes have been waiting for it for {seconds} s"
+                );
+            }
             match receiver.recv_timeout(PATIENCE) {
-                Ok(result) => return result.map_err(failed),
+                Ok(result) => {
+                    if told > TELL {
+                        let (path, seconds) = (self.path.display(), begun.elapsed().as_secs_f64());
+                        ::log::info!("{path}: the lock is free, after {seconds:.1} s");
+                    }
+                    return result.map_err(failed);
+                }
                 Err(mpsc::RecvTimeoutError::Timeout) if !self.abandoned.load(Ordering::Acquire) => {}
                 Err(_) => {
                     let source = io::Error::from_raw_os_error(libc::EINTR);
@@ -145,6 +164,16 @@ fn failed(source: io::Error) -> StoreError {
 }
 
 impl Locked<'_> {
+    /// Whether the file that we have locked is known to be no longer the one of the lock's name. If it was removed or replaced,
+    /// somebody may have locked another one meanwhile.
+    pub(super) fn is_lost(&self) -> bool {
+        let store = self.store;
+        match sys::retry(|| store.sys.stat(store.dir(), LOCK)) {
+            Ok(stat) => self.gate.as_ref().is_none_or(|lock| lock.id != stat.id),
+            Err(e) => e.raw_os_error() == Some(libc::ENOENT),
+        }
+    }
+
     /// Gives the lock up and takes it again.
     pub(super) fn retake(&mut self) -> Result<(), StoreError> {
         self.give_up();

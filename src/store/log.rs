@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{
     CHUNK, Followed, Generation, LINE_MAX, LOG, Locked, NO_LOG, Sink, Store, StoreError, TRIES, hold, sys,
@@ -27,8 +27,8 @@ pub(super) struct Position {
     dialect: Option<Dialect>,
     /// Our idea of the log may be wrong: the next pass gives everything anew.
     pub reload: bool,
-    /// When something new was last seen in it.
-    pub moved: Option<Instant>,
+    /// When something new was last seen in it, in uptime of the machine.
+    pub moved: Option<Duration>,
 }
 
 /// What stands under the log's name.
@@ -179,7 +179,7 @@ impl Store {
             self.begin(position, look, sink);
         }
         if replaced || look.stat.size > position.offset {
-            position.moved = Some(Instant::now());
+            position.moved = Some(self.sys.uptime());
         }
         if look.stat.size == position.offset {
             position.reload = false;
@@ -202,7 +202,7 @@ impl Store {
     /// Takes our own lines into the position.
     pub(super) fn advance(&self, position: &mut Position, lines: &[u8]) {
         position.offset += lines.len() as u64;
-        position.moved = Some(Instant::now());
+        position.moved = Some(self.sys.uptime());
         let from = lines.len().saturating_sub(usize::try_from(MARK).unwrap_or_default());
         position.mark.extend_from_slice(lines.get(from..).unwrap_or_default());
         let surplus = position.mark.len().saturating_sub(usize::try_from(MARK).unwrap_or_default());
@@ -228,7 +228,7 @@ impl Store {
             mark: Vec::new(),
             dialect,
             reload: true,
-            moved: Some(Instant::now()),
+            moved: Some(self.sys.uptime()),
         };
         position.mark = self.mark(file, size)?;
         position.reload = false;

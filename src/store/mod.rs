@@ -8,6 +8,7 @@
 mod append;
 mod compact;
 mod fence;
+mod holder;
 mod lock;
 mod log;
 mod recover;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use crate::record::{Dialect, Locator, RECORD_MAX};
 pub use append::Landed;
+pub use holder::Holder;
 pub use lock::Locked;
 pub use repair::Repaired;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::time::Duration;
 
 use fs2::FileExt as _;
 
@@ -30,6 +31,24 @@ pub(crate) struct Stat {
 pub(crate) struct FileId {
     dev: u64,
     ino: u64,
+}
+
+impl FileId {
+    /// The identity that these numbers make.
+    #[cfg(test)]
+    pub fn new(dev: u64, ino: u64) -> Self {
+        Self { dev, ino }
+    }
+
+    /// Whether `MAJOR:MINOR:INODE`, as the kernel lists locks, is this file; `Some(false)`: the inode is, the device is not.
+    pub fn is_listed_as(&self, text: &str) -> Option<bool> {
+        let mut fields = text.split(':');
+        let (major, minor) = (fields.next()?, fields.next()?);
+        let ino: u64 = fields.next()?.parse().ok()?;
+        let device =
+            libc::makedev(u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?);
+        (ino == self.ino).then_some(device == self.dev)
+    }
 }
 
 impl Stat {
@@ -71,6 +90,18 @@ pub(crate) trait Sys: std::fmt::Debug + Send + Sync {
     fn lock(&self, file: &File) -> io::Result<()>;
     /// Gives the flock up.
     fn unlock(&self, file: &File) -> io::Result<()>;
+    /// How long the machine has been up, asleep or not. Others may take over a lock while we sleep, so the clock that stops
+    /// meanwhile is of no use; nor is the one that is set.
+    fn uptime(&self) -> Duration {
+        uptime()
+    }
+}
+
+fn uptime() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the place for the answer is valid for the call. This clock exists on every Linux that has statx.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// The system calls themselves.

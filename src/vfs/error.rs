@@ -115,9 +115,9 @@ fn cache_errno(error: &CacheError) -> i32 {
             StoreError::Io { source, .. } => io_errno(source),
             StoreError::NoLock(_) => libc::ENOLCK,
             StoreError::ReadOnly => libc::EROFS,
-            // Writes are refused because an earlier sync failed: what that sync would have said.
-            StoreError::Poisoned => libc::EIO,
-            StoreError::NotACache(_) => libc::ENOTDIR,
+            // Writes are refused because an earlier sync failed: what that sync would have said. Or something else stands where
+            // the log or the lock must be: no fault of the path that was asked for.
+            StoreError::Poisoned | StoreError::NotACache(_) => libc::EIO,
         },
         CacheError::Closed => libc::ESHUTDOWN,
     }

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use crate::store::sys::{Real, Stat, Sys};
 
@@ -63,9 +64,16 @@ struct State {
     hit: Option<Op>,
 }
 
+/// Something that happens in the midst of others' work.
+type Incident = Box<dyn FnOnce() + Send>;
+
 /// The real system calls, until the chosen one.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Faulty {
+    /// What happens just after the next call of a kind.
+    incident: Mutex<Option<(Op, Incident)>>,
+    /// For how long the machine slept.
+    slept: Mutex<Duration>,
     state: Mutex<State>,
     done: Mutex<Vec<Op>>,
     /// What somebody else writes at our next writes, one after the other.
@@ -79,7 +87,30 @@ enum Verdict {
     Last,
 }
 
+impl std::fmt::Debug for Faulty {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Faulty").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
 impl Faulty {
+    /// Something happens just after the next call of a kind.
+    pub fn after(&self, op: Op, incident: impl FnOnce() + Send + 'static) {
+        *self.incident.lock().unwrap() = Some((op, Box::new(incident)));
+    }
+
+    /// The machine sleeps.
+    pub fn sleep(&self, duration: Duration) {
+        *self.slept.lock().unwrap() += duration;
+    }
+
+    fn happen(&self, op: Op) {
+        let incident = self.incident.lock().unwrap().take_if(|(kind, _)| *kind == op);
+        if let Some((_, incident)) = incident {
+            incident();
+        }
+    }
+
     /// Arms a fault at the call of this number, from 0, counted from now on.
     pub fn arm(&self, call: usize, fault: Fault) {
         *self.state.lock().unwrap() = State { armed: Some((call, fault)), ..State::default() };
@@ -192,7 +223,11 @@ impl Sys for Faulty {
 
     fn write(&self, file: &File, buf: &[u8], at: u64) -> io::Result<usize> {
         match self.enter(Op::Write)? {
-            Verdict::Go => self.write_among_others(file, buf, at),
+            Verdict::Go => {
+                let written = self.write_among_others(file, buf, at);
+                self.happen(Op::Write);
+                written
+            }
             Verdict::Half => Real.write(file, &buf[..buf.len() / 2], at),
             Verdict::Last => {
                 Real.write(file, buf, at)?;
@@ -243,5 +278,9 @@ impl Sys for Faulty {
         // A process that dies unlocks.
         let _ = self.call(Op::Lock, || Ok(()));
         Real.unlock(file)
+    }
+
+    fn uptime(&self) -> Duration {
+        Real.uptime() + *self.slept.lock().unwrap()
     }
 }

@@ -114,3 +114,66 @@ fn a_failed_sync_of_a_network_file_system_is_no_end() {
     assert_eq!(String::from_utf8(log_of(dir.path())).unwrap(), line("a") + &line("b") + &line("d"));
     assert!(!store.is_poisoned());
 }
+
+#[test]
+fn a_node_that_slept_while_it_held_the_lock_does_not_believe_in_it() {
+    let dir = cache(line("a").as_bytes());
+    let sys = Arc::new(Faulty::default());
+    let mut cut =
+        Store::open_with(Arc::clone(&sys) as Arc<dyn sys::Sys>, dir.path(), &Options::default()).unwrap();
+    cut.local = false;
+    let other = suspicious(dir.path());
+    let mut locked = cut.lock().unwrap();
+    locked.catch_up(&mut Lines::default()).unwrap();
+    // It is suspended; the file system gives its lock away.
+    lose(&locked);
+    append(&other, &mut Lines::default(), &line("b")).unwrap();
+    sys.sleep(Duration::from_secs(3600));
+    let error = locked.append(line("late").as_bytes()).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ESTALE));
+    drop(locked);
+    assert_eq!(String::from_utf8(log_of(dir.path())).unwrap(), line("a") + &line("b"));
+}
+
+#[test]
+fn a_lock_that_is_removed_while_it_is_held_makes_no_two_writers() {
+    let dir = cache(line("a").as_bytes());
+    let store = open(dir.path());
+    let mut lines = Lines::default();
+    let mut locked = store.lock().unwrap();
+    locked.catch_up(&mut lines).unwrap();
+    fs::remove_file(dir.path().join("_lock")).unwrap();
+    append(&open(dir.path()), &mut Lines::default(), &line("b")).unwrap();
+    let error = locked.append(line("late").as_bytes()).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "it would go over the other's record");
+    drop(locked);
+    append(&store, &mut lines, &line("c")).unwrap();
+    assert_eq!(String::from_utf8(log_of(dir.path())).unwrap(), line("a") + &line("b") + &line("c"));
+}
+
+#[test]
+fn a_lock_that_is_removed_after_the_write_is_noticed_before_the_acknowledgement() {
+    for overwritten in [false, true] {
+        let dir = cache(line("a").as_bytes());
+        let sys = Arc::new(Faulty::default());
+        let store =
+            Store::open_with(Arc::clone(&sys) as Arc<dyn sys::Sys>, dir.path(), &Options::default()).unwrap();
+        let path = dir.path().to_owned();
+        sys.after(Op::Write, move || {
+            fs::remove_file(path.join("_lock")).unwrap();
+            if overwritten {
+                // Somebody had read the log before our write, and takes its end for his.
+                fs::write(path.join("_entries"), line("a") + &line("x")).unwrap();
+            } else {
+                append(&open(&path), &mut Lines::default(), &line("b")).unwrap();
+            }
+        });
+        let mut lines = Lines::default();
+        let result = append(&store, &mut lines, &line("c"));
+        store.follow(&mut lines).unwrap();
+        let log = String::from_utf8(log_of(dir.path())).unwrap();
+        assert_eq!(result.is_ok(), !overwritten);
+        assert_eq!(log, line("a") + &if overwritten { line("x") } else { line("c") + &line("b") });
+        assert_eq!(lines.texts().len(), log.lines().count());
+    }
+}

@@ -59,6 +59,8 @@ Below every directory that lists entries, by name: by-attr/ where/ sort/ table.c
             ("poisoned", Value::Bool(status.poisoned)),
             ("waiting", waiting),
             ("waiting_seconds", seconds),
+            ("waiting_for", status.holder.map_or(Value::Null, string)),
+            ("trouble", status.trouble.map_or(Value::Null, string)),
             ("nodes", count(self.table.len())),
             ("handles", count(self.handles.len())),
         ];
