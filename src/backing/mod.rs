@@ -5,6 +5,7 @@
 //! cache directory underneath leads nobody out of it.
 
 pub mod credentials;
+mod lock;
 mod stat;
 mod sys;
 mod xattr;
@@ -14,6 +15,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+pub use lock::{
+    END, HeldLock, LockKind, Range, access_mode, find_lock, flock, lock_range, nameless_file, thread_number,
+    wake_thread,
+};
 pub use stat::{Stat, StatTime, stat, stat_at};
 pub use sys::{
     SetTime, VfsStat, access, chmod, chown, close_duplicate, copy_file_range, descriptor_limit, entries_raw,

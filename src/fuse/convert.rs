@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{Errno, FileAttr, FileType, FopenFlags, INodeNo, Request, TimeOrNow};
 
-use crate::vfs::{Attr, Caller, Error, Opened, SetTime, Time};
+use crate::vfs::{Attr, Caller, Error, LockKind, Opened, SetTime, Time};
 
 pub(super) fn caller(request: &Request) -> Caller {
     Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
@@ -15,6 +15,24 @@ pub(super) fn errno(error: &Error) -> Errno {
         log::debug!("{error:?}");
     }
     Errno::from_i32(error.errno())
+}
+
+/// As [`errno`], for locks: a file system underneath that has none may say so (ENOSYS), and the kernel asks again.
+pub(super) fn lock_errno(error: &Error) -> Errno {
+    match error {
+        Error::Io(cause) => Errno::from_i32(cause.raw_os_error().unwrap_or(libc::EIO)),
+        error => errno(error),
+    }
+}
+
+/// The kind of a lock; none to unlock.
+pub(super) fn lock_kind(kind: i32) -> Result<Option<LockKind>, Error> {
+    match kind {
+        libc::F_RDLCK => Ok(Some(LockKind::Shared)),
+        libc::F_WRLCK => Ok(Some(LockKind::Exclusive)),
+        libc::F_UNLCK => Ok(None),
+        _ => Err(Error::Invalid),
+    }
 }
 
 /// The type in a mode. The bits that are none stand for a regular file.

@@ -69,8 +69,14 @@ impl Mount {
         let vfs = Arc::new(vfs.map_err(|error| io::Error::from_raw_os_error(error.errno()))?);
         let (alive, ended) = mpsc::channel();
         let server = Server::new(Arc::clone(&vfs), passthrough, alive);
-        let negotiated = server.negotiated();
+        let (negotiated, backings) = (server.negotiated(), server.backings());
         let session = Session::new(server, &mountpoint, &config(options))?;
+        if backings.is_enabled() {
+            backings.probe(session.as_fd(), &publisher.store().path().join("_lock"));
+            if !backings.is_enabled() {
+                vfs.passthrough_refused();
+            }
+        }
         negotiated.set_notifier(session.notifier());
         let device = session.as_fd().try_clone_to_owned()?;
         if negotiated.epochs() {

@@ -7,18 +7,19 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::SystemTime;
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, Generation, INodeNo, InitFlags, IoctlFlags,
     KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen,
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::convert::{caller, errno, file_attr, file_type, open_flags, set_time};
+use super::convert::{caller, errno, file_attr, file_type, lock_errno, lock_kind, open_flags, set_time};
 use super::passthrough::Backings;
-use crate::vfs::{self, Error, SetAttr, Vfs};
+use crate::vfs::{self, Error, LockRequest, SetAttr, Stale, Vfs};
 
 /// Node ids are never reused for something else, so there is one generation.
 const GENERATION: Generation = Generation(0);
@@ -59,6 +60,10 @@ impl Server {
         Self { vfs, backings, negotiated: Arc::default(), _alive: alive }
     }
 
+    pub fn backings(&self) -> Arc<Backings> {
+        Arc::clone(&self.backings)
+    }
+
     pub fn negotiated(&self) -> Arc<Negotiated> {
         Arc::clone(&self.negotiated)
     }
@@ -90,6 +95,23 @@ fn refresh_attr(negotiated: &Negotiated, ino: u64) {
     }
 }
 
+/// Makes the kernel forget what it keeps of a file, and replies then. Not here: the kernel waits for reads on their way, which
+/// may wait for this thread.
+fn forget_data(negotiated: Arc<Negotiated>, ino: INodeNo, reply: ReplyEmpty) {
+    // Without a thread, the reply is dropped, which is EIO: the program would read what is old.
+    let forget = move || {
+        if let Some(notifier) = negotiated.notifier.get()
+            && let Err(error) = notifier.inval_inode(ino, 0, 0)
+        {
+            log::debug!("the kernel was not told of new data: {error}");
+        }
+        reply.ok();
+    };
+    if let Err(error) = thread::Builder::new().name("forget".into()).stack_size(64 << 10).spawn(forget) {
+        log::warn!("no thread to tell the kernel of new data: {error}");
+    }
+}
+
 fn xattr_reply(result: Result<Vec<u8>, Error>, size: u32, reply: ReplyXattr) {
     match result {
         Ok(data) => match u32::try_from(data.len()) {
@@ -118,9 +140,11 @@ impl Filesystem for Server {
             InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
             InitFlags::FUSE_DONT_MASK,
             InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_FLOCK_LOCKS,
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_POSIX_ACL,
+            InitFlags::FUSE_POSIX_LOCKS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
         ];
         for capability in wanted {
@@ -266,6 +290,9 @@ impl Filesystem for Server {
         let backing = opened.backing.as_ref();
         let id = backing
             .and_then(|backing| self.backings.opened(ino.0, || register(|| reply.open_backing(backing))));
+        if backing.is_some() && !self.backings.is_enabled() {
+            self.vfs.passthrough_refused();
+        }
         let flags = open_flags(&opened, id.is_some());
         match id {
             Some(id) => reply.opened_passthrough(FileHandle(opened.fh), flags, &id),
@@ -283,7 +310,7 @@ impl Filesystem for Server {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let backings = Arc::clone(&self.backings);
+        let (backings, vfs) = (Arc::clone(&self.backings), Arc::clone(&self.vfs));
         let done = Box::new(move |result: Result<(vfs::Entry, vfs::Opened), Error>| {
             let (entry, opened) = match result {
                 Ok(result) => result,
@@ -295,6 +322,9 @@ impl Filesystem for Server {
             let id = backing.and_then(|backing| {
                 backings.opened(entry.attr.ino, || register(|| reply.open_backing(backing)))
             });
+            if backing.is_some() && !backings.is_enabled() {
+                vfs.passthrough_refused();
+            }
             let flags = open_flags(&opened, id.is_some());
             match id {
                 Some(id) => reply.created_passthrough(&ttl, &attr, GENERATION, fh, flags, &id),
@@ -343,12 +373,12 @@ impl Filesystem for Server {
     fn flush(
         &self,
         _request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.vfs.flush(fh.0, lock_owner.0, Self::empty_done(reply));
+        self.vfs.flush(ino.0, fh.0, lock_owner.0, Self::empty_done(reply));
     }
 
     fn release(
@@ -362,8 +392,75 @@ impl Filesystem for Server {
         reply: ReplyEmpty,
     ) {
         self.backings.released(ino.0);
-        self.vfs.release(fh.0);
+        self.vfs.release(ino.0, fh.0);
         reply.ok();
+    }
+
+    fn getlk(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let range = vfs::Range { start, end };
+        let found = lock_kind(kind).and_then(|kind| {
+            self.vfs.find_lock(LockRequest {
+                ino: ino.0,
+                fh: fh.0,
+                owner: owner.0,
+                pid,
+                thread: request.pid(),
+                kind,
+                range,
+            })
+        });
+        match found {
+            Ok(Some(held)) => {
+                reply.locked(held.range.start, held.range.end, held.kind.fcntl_type(), held.pid);
+            }
+            Ok(None) => reply.locked(start, end, libc::F_UNLCK, 0),
+            Err(error) => reply.error(lock_errno(&error)),
+        }
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        let kind = match lock_kind(kind) {
+            Ok(kind) => kind,
+            Err(error) => return reply.error(lock_errno(&error)),
+        };
+        let range = vfs::Range { start, end };
+        let thread = request.pid();
+        let asked = LockRequest { ino: ino.0, fh: fh.0, owner: owner.0, pid, thread, kind, range };
+        let negotiated = Arc::clone(&self.negotiated);
+        let done = Box::new(move |result: vfs::Result<Stale>| match result {
+            Ok(stale) if stale.data => forget_data(negotiated, ino, reply),
+            Ok(stale) => {
+                if stale.attr {
+                    refresh_attr(&negotiated, ino.0);
+                }
+                reply.ok();
+            }
+            Err(error) => reply.error(lock_errno(&error)),
+        });
+        self.vfs.set_lock(asked, sleep, done);
     }
 
     fn fsync(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {

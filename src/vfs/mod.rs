@@ -1,20 +1,24 @@
 //! Every operation on paths and handles. No `fuser` types: this is tested without FUSE in the loop.
 
 pub mod content;
+mod locks;
 mod tree;
 
 mod error;
 mod types;
 
 use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::{Error, Result};
+pub use locks::LockRequest;
 pub use types::*;
 
 use self::tree::Tree;
+pub use crate::backing::{HeldLock, LockKind, Range};
 use crate::cache::Cache;
 
 /// How a mount behaves.
@@ -58,6 +62,10 @@ impl Vfs {
     /// How the kernel is told to ask again for every name that it keeps; at most once, before the first request.
     pub fn set_forget_names(&self, forget: Box<dyn Fn() + Send + Sync>) {
         self.tree.contents.set_forget_names(content::ForgetNames(forget));
+    }
+    /// The kernel does not serve data from backing files after all.
+    pub fn passthrough_refused(&self) {
+        self.tree.contents.set_passthrough(false);
     }
     /// Finds a name.
     pub fn lookup(&self, caller: &Caller, parent: Ino, name: &OsStr) -> Result<Entry> {
@@ -198,11 +206,12 @@ impl Vfs {
     }
     /// Opens a file; `flags` as of `open`.
     pub fn open(&self, caller: &Caller, ino: Ino, flags: i32) -> Result<Opened> {
-        if is_content(ino) {
-            self.tree.contents.open(caller, ino, flags)
-        } else {
-            self.tree.open(caller, ino, flags)
+        if !is_content(ino) {
+            return self.tree.open(caller, ino, flags);
         }
+        let mut opened = self.tree.contents.open(caller, ino, flags)?;
+        opened.no_flush &= !self.tree.locks.was_locked(ino);
+        Ok(opened)
     }
     /// Makes a file and opens it.
     #[expect(clippy::too_many_arguments, reason = "as the kernel asks")]
@@ -240,21 +249,53 @@ impl Vfs {
             self.tree.write(fh, offset, data)
         }
     }
-    /// A descriptor of the file was closed: attribute files are set here.
-    pub fn flush(&self, fh: u64, _lock_owner: u64, done: Done<()>) {
+    /// A descriptor of the file was closed: attribute files are set here, and the owner's locks on the file go.
+    pub fn flush(&self, ino: Ino, fh: u64, lock_owner: u64, done: Done<()>) {
         if is_content(fh) {
+            self.tree.locks.closed(ino, lock_owner);
             done(self.tree.contents.flush(fh));
-        } else {
+        } else if self.tree.locks.is_empty() {
             self.tree.flush(fh, done);
+        } else {
+            let tree = Arc::clone(&self.tree);
+            let unlocking = move |result| {
+                tree.locks.closed(ino, lock_owner);
+                done(result);
+            };
+            self.tree.flush(fh, Box::new(unlocking));
         }
     }
     /// The last descriptor was closed.
-    pub fn release(&self, fh: u64) {
+    pub fn release(&self, ino: Ino, fh: u64) {
+        self.tree.locks.released(ino, fh);
         if is_content(fh) {
             self.tree.contents.release(fh);
         } else {
             self.tree.release(fh);
         }
+    }
+    /// Locks or unlocks. If it may `wait`, until it has the lock or a signal has come for who asks. Tells
+    /// what the kernel must forget before the program goes on: under a lock, it sees what others have written.
+    pub fn set_lock(&self, request: LockRequest, wait: bool, done: Done<Stale>) {
+        let file = match self.lockable(request.fh) {
+            Ok(file) => file,
+            Err(error) => return done(Err(error)),
+        };
+        let seen = file.clone().filter(|_| request.kind.is_some());
+        let tree = Arc::clone(&self.tree);
+        let done = move |result: Result<()>| {
+            let stale = || seen.map(|file| tree.contents.locked(request.ino, file.as_fd()));
+            done(result.map(|()| stale().unwrap_or_default()));
+        };
+        self.tree.locks.set(request, file.as_ref(), wait, Box::new(done));
+    }
+    /// The lock (of `fcntl`) that would be in the way of this one.
+    pub fn find_lock(&self, request: LockRequest) -> Result<Option<HeldLock>> {
+        self.tree.locks.find(request, self.lockable(request.fh)?.as_ref())
+    }
+    /// What is locked for a handle; none for virtual files.
+    fn lockable(&self, fh: u64) -> Result<Option<Arc<OwnedFd>>> {
+        is_content(fh).then(|| self.tree.contents.descriptor_of(fh)).transpose()
     }
     /// Makes a file durable.
     pub fn fsync(&self, fh: u64, datasync: bool, done: Done<()>) {

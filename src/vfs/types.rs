@@ -107,6 +107,15 @@ pub struct Opened {
     pub stale_attr: bool,
 }
 
+/// What the kernel keeps of a file that others have changed meanwhile.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stale {
+    /// Attributes, the size among them.
+    pub attr: bool,
+    /// Data.
+    pub data: bool,
+}
+
 /// One name of a directory stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirEntry {

@@ -1,8 +1,7 @@
 //! Open files and directory streams.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::handles::{OpenDirectory, OpenFile};
@@ -10,7 +9,7 @@ use super::nodes::{Closing, FileId, Place, Signature, file_ino};
 use super::stream::Stream;
 use super::{Contents, Root, attr_of, stale};
 use crate::backing::{self, Stat, component, credentials};
-use crate::vfs::{Attr, Caller, DirEntry, Entry, Error, Ino, Opened, ROOT, Result};
+use crate::vfs::{Attr, Caller, DirEntry, Entry, Error, Ino, Opened, ROOT, Result, Stale};
 
 /// What of the flags of an `open` means something for the descriptor underneath. `O_DIRECT` is the kernel's business: the
 /// daemon's buffers are not aligned.
@@ -88,7 +87,7 @@ impl Contents {
 
     pub(super) fn add_file(&self, ino: Ino, fd: OwnedFd, flags: i32, stat: &Stat) -> Opened {
         let fd = Arc::new(fd);
-        let passthrough = self.passthrough.load(Ordering::Relaxed);
+        let passthrough = self.passthrough();
         let writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
         let fh = self.handles.insert_file(OpenFile { ino, fd: Arc::clone(&fd), writable });
         let (keep_cache, stale_attr) = self.note_open(ino, stat);
@@ -98,7 +97,7 @@ impl Contents {
         Opened {
             fh,
             keep_cache,
-            no_flush: self.backing.is_local(),
+            no_flush: self.backing.is_local() && is_seldom_locked(flags),
             backing: passthrough.then_some(fd),
             stale_attr,
             ..Opened::default()
@@ -117,6 +116,24 @@ impl Contents {
         (keep, node.told.is_some_and(|told| told != now))
     }
 
+    /// A program got a lock on a file: what others have written until then, with locks of their own, it must see.
+    pub fn locked(&self, ino: Ino, file: BorrowedFd<'_>) -> Stale {
+        /// Files of which is kept what they looked like.
+        const REMEMBERED: usize = 1 << 16;
+        let Ok(stat) = backing::stat(file) else { return Stale { attr: true, data: true } };
+        let now = Signature::of(&stat);
+        let attr = self.table().get(ino).is_some_and(|node| node.told.is_some_and(|told| told != now));
+        if self.passthrough() {
+            return Stale { attr, data: false };
+        }
+        let mut locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
+        if locked.len() >= REMEMBERED {
+            locked.clear();
+        }
+        let before = if is_settled(&stat) { locked.insert(ino, now) } else { locked.remove(&ino) };
+        Stale { attr, data: before != Some(now) }
+    }
+
     /// Reads.
     pub fn read(&self, fh: u64, offset: u64, size: u32) -> Result<Vec<u8>> {
         let file = self.handles.file(fh)?;
@@ -129,6 +146,11 @@ impl Contents {
         let _ordinary = if kill_suid { credentials::without_privileges() } else { None };
         let written = backing::write_at(file.as_fd(), offset, data)?;
         u32::try_from(written).map_err(|_| Error::Invalid)
+    }
+
+    /// The descriptor of a handle.
+    pub fn descriptor_of(&self, fh: u64) -> Result<Arc<OwnedFd>> {
+        Ok(Arc::clone(&self.handles.file(fh)?.fd))
     }
 
     /// A descriptor was closed.
@@ -269,6 +291,14 @@ impl Contents {
         }
         Ok(self.as_root(directory.ino))
     }
+}
+
+/// Whether a file that is opened so is seldom one that programs lock: the kernel need not tell of each descriptor that is
+/// closed then. If it is locked all the same, locks of `fcntl` go with the last descriptor.
+fn is_seldom_locked(flags: i32) -> bool {
+    let reading = flags & libc::O_ACCMODE == libc::O_RDONLY;
+    let made_to_be_filled = flags & libc::O_CREAT != 0 && flags & (libc::O_EXCL | libc::O_TRUNC) != 0;
+    reading || made_to_be_filled
 }
 
 /// Whether a change after now would give the file another time than it has.

@@ -11,6 +11,7 @@ mod names;
 mod nodes;
 mod stream;
 
+use std::collections::HashMap;
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use self::handles::Handles;
-use self::nodes::{Closing, FileId, Place, Start, Step, Table, Way, entry_of};
+use self::nodes::{Closing, FileId, Place, Signature, Start, Step, Table, Way, entry_of};
 use super::{Attr, Caller, Entry, Error, Ino, Result, StatFs, Time};
 pub use crate::backing::credentials::without_privileges;
 use crate::backing::credentials::{self, Impersonation, Umask};
@@ -58,6 +59,8 @@ pub struct Contents {
     passthrough: AtomicBool,
     table: Mutex<Table>,
     handles: Handles,
+    /// What files looked like when they were locked last.
+    locked: Mutex<HashMap<Ino, Signature>>,
     forget_names: OnceLock<ForgetNames>,
 }
 
@@ -88,6 +91,7 @@ impl Contents {
             passthrough,
             table,
             handles: Handles::default(),
+            locked: Mutex::default(),
             forget_names: OnceLock::new(),
         }
     }
@@ -95,6 +99,11 @@ impl Contents {
     /// Whether the kernel can serve data from backing files, as it turned out.
     pub fn set_passthrough(&self, passthrough: bool) {
         self.passthrough.store(passthrough, Ordering::Relaxed);
+    }
+
+    /// Whether the kernel serves data from backing files.
+    pub fn passthrough(&self) -> bool {
+        self.passthrough.load(Ordering::Relaxed)
     }
 
     /// How the kernel is told to ask again for names; at most once.
@@ -356,7 +365,7 @@ impl Contents {
     fn attributes(&self, ino: Ino, stat: &Stat) -> (Attr, Duration) {
         let mut table = self.table();
         if let Some(node) = table.get_mut(ino) {
-            node.told = Some(nodes::Signature::of(stat));
+            node.told = Some(Signature::of(stat));
         }
         let shared = stat.is_directory() && table.is_shared(ino);
         let ttl = if shared { Duration::ZERO } else { self.options.ttl };

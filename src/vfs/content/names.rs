@@ -90,7 +90,7 @@ impl Contents {
             return Err(Error::Exists);
         }
         let entry = self.enter_stat(parent, name, &stat)?;
-        let opened = self.add_file(entry.attr.ino, fd, flags, &stat);
+        let opened = self.add_file(entry.attr.ino, fd, flags | libc::O_CREAT, &stat);
         Ok((entry, opened))
     }
 

@@ -34,6 +34,7 @@ use self::handle::Handles;
 use self::place::{Place, Table};
 use self::sets::{Files, Looked, Rows, Sets};
 use super::content::{self, Contents, Root};
+use super::locks::Locks;
 use super::{Caller, Done, Error, Ino, Options, Result, Time};
 use crate::backing::{self, Backing};
 use crate::cache::{Cache, CacheError, Change, Entry as Record};
@@ -52,6 +53,7 @@ const SHORT: Duration = Duration::from_secs(1);
 pub(super) struct Tree {
     cache: Arc<Cache>,
     pub contents: Contents,
+    pub locks: Locks,
     options: Options,
     epochs: AtomicBool,
     started: Time,
@@ -114,6 +116,7 @@ impl Tree {
         Ok(Self {
             cache,
             contents,
+            locks: Locks::default(),
             epochs: AtomicBool::new(options.epochs),
             options,
             started: time_of(now()),

@@ -46,6 +46,7 @@ Below every directory that lists entries, by name: by-attr/ where/ sort/ table.c
             Some((what, seconds)) => (string(what.to_owned()), Value::Number(seconds.into())),
             None => (Value::Null, number(0)),
         };
+        let (held, waits) = self.locks.len();
         let members = [
             ("cache", string(self.cache.store().path().to_string_lossy().into_owned())),
             ("mountpoint", string(self.options.mountpoint.to_string_lossy().into_owned())),
@@ -63,6 +64,9 @@ Below every directory that lists entries, by name: by-attr/ where/ sort/ table.c
             ("trouble", status.trouble.map_or(Value::Null, string)),
             ("nodes", count(self.table.len())),
             ("handles", count(self.handles.len())),
+            ("passthrough", Value::Bool(self.contents.passthrough())),
+            ("locks_held", count(held)),
+            ("locks_waiting", count(waits)),
         ];
         let mut object = Object::new();
         for (name, value) in members {

@@ -163,8 +163,8 @@ impl World {
     }
 
     fn close(&self, fh: u64) -> Answer<()> {
-        let result = wait(|done| self.vfs.flush(fh, 0, done));
-        self.vfs.release(fh);
+        let result = wait(|done| self.vfs.flush(ROOT, fh, 0, done));
+        self.vfs.release(ROOT, fh);
         result
     }
 
