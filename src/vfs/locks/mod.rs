@@ -104,7 +104,7 @@ struct Holder {
     number: u64,
     owner: u64,
     family: Family,
-    /// The handle that it came through first: once that is closed, so is the owner's last descriptor.
+    /// The handle that it came through last: with that it goes, if no close of the owner was told before.
     fh: u64,
     pid: u32,
     file: Arc<OwnedFd>,
@@ -407,6 +407,8 @@ impl Table {
         let own = file.holders.iter_mut().filter(|holder| holder.is_of(request, family));
         own.map(|holder| {
             holder.users += 1;
+            // The kernel uses the numbers of owners again, maybe before the end of the former one's handle is told here.
+            holder.fh = request.fh;
             holder.family = holder.family.with(family);
             // A part of a file is never locked by flock.
             let family = if request.range == Range::ALL { holder.family } else { Family::Fcntl };
