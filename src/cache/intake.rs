@@ -55,8 +55,15 @@ impl Sink for Intake<'_> {
     }
 
     fn line(&mut self, at: Locator, line: &[u8]) {
+        if self.failed.is_some() {
+            return;
+        }
         if let Some(loading) = &mut self.loading {
-            loading.line(at, line);
+            if let Err(error) = loading.line(at, line) {
+                // What was gathered is given back at once.
+                self.loading = None;
+                self.failed = Some(error);
+            }
             return;
         }
         let start = self.bytes.len();
@@ -70,6 +77,7 @@ impl Sink for Intake<'_> {
     fn oversized(&mut self, at: Locator) {
         match &mut self.loading {
             Some(loading) => loading.damage(at),
+            None if self.failed.is_some() => {}
             None => self.account.damage(at),
         }
     }
@@ -97,7 +105,7 @@ impl<'c> Intake<'c> {
             return Err(error);
         }
         let Some(loading) = self.loading.take() else { return Ok(()) };
-        let (fresh, generation, mut account) = loading.finish();
+        let (fresh, generation, mut account) = loading.finish()?;
         account.live_bytes =
             fresh.live().iter().filter_map(|row| fresh.locator(crate::index::Row(row))).map(size).sum();
         *self.account = account;
@@ -129,7 +137,9 @@ impl<'c> Intake<'c> {
         }
         let bytes = std::mem::take(&mut self.bytes);
         let lines = std::mem::take(&mut self.lines);
-        if let Err(error) = self.apply(&bytes, &lines) {
+        self.inner.took(bytes.len());
+        let fits = self.inner.spare_memory();
+        if let Err(error) = fits.and_then(|()| self.apply(&bytes, &lines)) {
             self.failed = Some(error);
         }
     }

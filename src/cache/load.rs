@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::sync::{Arc, mpsc};
 
+use super::CacheError;
 use super::intake::within;
+use super::memory::{self, RESERVE};
 use super::publish::Account;
 use crate::index::{Index, Loader};
 use crate::record::{Locator, Piece, parse_line};
@@ -15,6 +17,10 @@ const SEGMENT: usize = 16 << 20;
 const BATCH: usize = 512;
 /// So many batches may wait to be indexed.
 const AHEAD: usize = 8;
+/// While it is finished an index takes more than before and after: so many times what it has taken by then.
+const PEAK: u64 = 2;
+/// What this many bytes of the log took tells what the whole will take.
+const TELLING: u64 = 64 << 20;
 
 /// A line's part that was parsed.
 type Parsed<'b> = (Locator, Piece<'b>);
@@ -27,6 +33,10 @@ pub(super) struct Loading {
     account: Account,
     bytes: Vec<u8>,
     lines: Vec<(Range<usize>, Locator)>,
+    /// Resident memory at the beginning.
+    before: u64,
+    /// Bytes of lines that were loaded.
+    loaded: u64,
 }
 
 impl Loading {
@@ -38,17 +48,43 @@ impl Loading {
             account: Account::default(),
             bytes: Vec::new(),
             lines: Vec::new(),
+            before: memory::resident(),
+            loaded: 0,
         }
     }
 
-    /// Takes a line.
-    pub fn line(&mut self, at: Locator, line: &[u8]) {
+    /// Takes a line. An error means that there is not memory enough for this log.
+    pub fn line(&mut self, at: Locator, line: &[u8]) -> Result<(), CacheError> {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(line);
         self.lines.push((start..self.bytes.len(), at));
         if self.bytes.len() >= SEGMENT {
             self.load();
+            self.afford(at.offset)?;
         }
+        Ok(())
+    }
+
+    /// Whether there is memory for the whole of the log, as far as that can be told from what the lines before an offset took.
+    fn afford(&self, offset: u64) -> Result<(), CacheError> {
+        let size = self.generation.size().unwrap_or(offset).max(offset);
+        let lines = self.lines.capacity().saturating_mul(size_of::<(Range<usize>, Locator)>());
+        let buffers = u64::try_from(self.bytes.capacity().saturating_add(lines)).unwrap_or(u64::MAX);
+        let taken = memory::resident().saturating_sub(self.before).saturating_sub(buffers);
+        if self.loaded < TELLING && offset > 0 {
+            // Too little to tell from.
+            let available = memory::available();
+            return if available < RESERVE {
+                Err(CacheError::Memory { needed: RESERVE, available })
+            } else {
+                Ok(())
+            };
+        }
+        let whole = u128::from(taken) * u128::from(size) / u128::from(self.loaded.max(1));
+        let whole = u64::try_from(whole).unwrap_or(u64::MAX);
+        let needed = whole.saturating_mul(PEAK).saturating_sub(taken).saturating_add(RESERVE);
+        let available = memory::available();
+        if available < needed { Err(CacheError::Memory { needed, available }) } else { Ok(()) }
     }
 
     /// Takes a malformed stretch.
@@ -57,12 +93,13 @@ impl Loading {
     }
 
     /// The index of all lines, its log, and the log's account.
-    pub fn finish(mut self) -> (Index, Arc<Generation>, Account) {
+    pub fn finish(mut self) -> Result<(Index, Arc<Generation>, Account), CacheError> {
         self.load();
-        let Self { loader, generation, account, bytes, lines } = self;
+        self.afford(0)?;
+        let Self { loader, generation, account, bytes, lines, .. } = self;
         // Not needed any more, while finishing needs memory.
         drop((bytes, lines));
-        (loader.finish(), generation, account)
+        Ok((loader.finish(), generation, account))
     }
 
     /// Loads what was gathered.
@@ -84,6 +121,7 @@ impl Loading {
         if !done {
             batches().for_each(|batch| add(parse(bytes, batch)));
         }
+        self.loaded += self.bytes.len() as u64;
         self.bytes.clear();
         self.lines.clear();
     }

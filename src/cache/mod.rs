@@ -9,6 +9,7 @@ mod correct;
 mod decide;
 mod intake;
 mod load;
+mod memory;
 mod publish;
 mod records;
 mod round;
@@ -80,6 +81,7 @@ struct Inner {
     hook: OnceLock<Hook>,
     /// What a commit is doing, since when.
     stage: Mutex<Option<(&'static str, Instant)>>,
+    memory: memory::Memory,
     /// Why the log cannot be read.
     trouble: Mutex<Option<String>>,
     /// Why the last round of changes failed.
@@ -168,6 +170,13 @@ pub enum CacheError {
     Edit(EditError),
     /// The record would be over 16 MiB.
     TooLarge,
+    /// There is not enough memory, in bytes: for the index of the log, or for a table.
+    Memory {
+        /// How much more is needed, as far as can be told.
+        needed: u64,
+        /// How much can be had.
+        available: u64,
+    },
     /// The store failed.
     Store(Arc<StoreError>),
     /// The cache is closing.
@@ -230,6 +239,12 @@ impl std::fmt::Display for CacheError {
             Self::Edit(EditError::NotAnArray) => f.write_str("the attribute is not an array"),
             Self::Edit(EditError::TooDeep) => f.write_str("the attribute would be nested too deeply"),
             Self::TooLarge => f.write_str("the attributes are too large or nested too deeply"),
+            Self::Memory { needed, available } => write!(
+                f,
+                "not enough memory: about {} MiB more are needed, {} MiB can be had",
+                needed.div_ceil(1 << 20),
+                available >> 20
+            ),
             Self::Store(error) => error.fmt(f),
             Self::Closed => f.write_str("the cache is closed"),
         }
@@ -259,6 +274,10 @@ impl CacheError {
     fn into_store(self) -> Arc<StoreError> {
         match self {
             Self::Store(error) => error,
+            Self::Memory { .. } => Arc::new(StoreError::Io {
+                doing: "reading the log",
+                source: io::Error::from_raw_os_error(libc::ENOMEM),
+            }),
             other => Arc::new(StoreError::Io {
                 doing: "reading the log",
                 source: io::Error::other(other.to_string()),
@@ -298,6 +317,7 @@ impl Cache {
             sync_bell: Condvar::new(),
             hook: OnceLock::new(),
             stage: Mutex::default(),
+            memory: memory::Memory::default(),
             trouble: Mutex::default(),
             failure: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -419,6 +439,17 @@ impl Cache {
             }
         }
         Err(CacheError::io(DOING, io::Error::from_raw_os_error(libc::EEXIST)))
+    }
+
+    /// Whether so many bytes more can be held for a reader.
+    #[allow(clippy::unused_self, reason = "reads as what it is: the cache is asked before it gives so much")]
+    pub fn has_memory_for(&self, bytes: u64) -> Result<(), CacheError> {
+        let (needed, mut available) = (bytes.saturating_add(memory::RESERVE), memory::available());
+        if available < needed {
+            memory::give_back();
+            available = memory::available();
+        }
+        if available < needed { Err(CacheError::Memory { needed, available }) } else { Ok(()) }
     }
 
     /// Reads what others appended, now.

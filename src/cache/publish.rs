@@ -93,6 +93,7 @@ impl Inner {
         intake: &mut Intake<'_>,
         mut read: impl FnMut(&mut Intake<'_>) -> Result<Followed, StoreError>,
     ) -> Result<Followed, CacheError> {
+        self.spare_memory()?;
         let mut again = true;
         loop {
             let followed = read(intake).map_err(|e| {
@@ -101,6 +102,11 @@ impl Inner {
             })?;
             match intake.publish() {
                 Ok(()) => return Ok(followed),
+                Err(e @ CacheError::Memory { .. }) => {
+                    self.is_short(&e);
+                    self.store.forget();
+                    return Err(e);
+                }
                 Err(e) => {
                     log::warn!("the index is made anew: {e}");
                     self.store.forget();

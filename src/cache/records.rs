@@ -34,6 +34,11 @@ impl Records {
         self.places.len()
     }
 
+    /// Bytes of their lines.
+    pub fn bytes(&self) -> u64 {
+        self.places.iter().map(|place| u64::from(place.len) + 1).sum()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()

@@ -160,6 +160,10 @@ pub fn cache(place: impl Display, error: &CacheError) -> Failure {
                 EditError::TooDeep => "nested too deeply",
             }
         )),
+        CacheError::Memory { .. } => self::error(format!("{place}: {error}")).hint(
+            "the index of a cache is kept in memory: run it where there is more, raise the limit (ulimit, the job's memory), \
+                 or split the cache",
+        ),
         CacheError::TooLarge => self::error(format!("{place}: the attributes would be over 16 MiB"))
             .hint("write large values to a file in the entry's directory"),
         CacheError::Store(source) => store(place, source),

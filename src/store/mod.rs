@@ -359,6 +359,11 @@ const NO_LOG: &str = "_entries in the cache is not a regular file";
 const NO_LOCK_FILE: &str = "_lock in the cache is not a regular file";
 
 impl Generation {
+    /// Bytes of the log, by now.
+    pub fn size(&self) -> io::Result<u64> {
+        self.file.as_ref().map_or(Ok(0), |file| Ok(sys::retry(|| self.sys.stat_file(file))?.size))
+    }
+
     /// Reads a record. An error of kind `UnexpectedEof` means that somebody cut the log.
     pub fn read(&self, at: Locator) -> io::Result<Vec<u8>> {
         let Some(file) = &self.file else {

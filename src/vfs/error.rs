@@ -111,6 +111,7 @@ fn cache_errno(error: &CacheError) -> i32 {
             EditError::NotAnArray | EditError::TooDeep => libc::EINVAL,
         },
         CacheError::TooLarge => libc::EFBIG,
+        CacheError::Memory { .. } => libc::ENOMEM,
         CacheError::Store(error) => match &**error {
             StoreError::Io { source, .. } => io_errno(source),
             StoreError::NoLock(_) => libc::ENOLCK,

@@ -14,6 +14,8 @@ use crate::view::{self, File, Set};
 const PIECE: usize = 2048;
 /// Threads that make one table.
 const THREADS: usize = 4;
+/// Whether there is memory for a table is asked from so many bytes of records on.
+const MUCH: u64 = 4 << 20;
 
 impl Tree {
     /// The content of a file about a set; remembered, so that the size that `stat` tells is that of what is read.
@@ -37,6 +39,13 @@ impl Tree {
             };
             // The records are read without the index: writers go on.
             drop(index);
+            // The lines, and once more while they are put together.
+            let needed = records.bytes().saturating_mul(2);
+            if needed > MUCH && self.cache.has_memory_for(needed).is_err() {
+                // What is only remembered goes first.
+                self.files.clear();
+                self.cache.has_memory_for(needed)?;
+            }
             let mut header = Vec::new();
             let csv = (file == File::Csv).then(|| Csv::new(&keys, &mut header));
             table(csv.as_ref(), header, &records)?

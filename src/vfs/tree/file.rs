@@ -23,7 +23,7 @@ impl Tree {
         if let Place::File(set, file) = &*place {
             self.files.opened(set, *file, &bytes);
         }
-        let fh = self.handles.add(Handle::Bytes(bytes));
+        let fh = self.handles.add_snapshot(bytes)?;
         Ok(Opened { fh, direct_io: true, ..Opened::default() })
     }
 

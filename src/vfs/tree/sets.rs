@@ -228,6 +228,11 @@ impl Files {
         }
     }
 
+    /// Forgets all of them, for their memory.
+    pub fn clear(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Recent::new();
+    }
+
     /// Remembers them, and drops others that were not used for longer if it becomes too much.
     pub fn put(&self, set: &Set, file: File, generation: u64, aging: bool, bytes: &Arc<Vec<u8>>) {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
