@@ -9,29 +9,16 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use common::{Cache, Mount, Options, User, append, close, errno, ls, not_permitted, put, python, read, run};
+use common::{
+    Cache, Fixture, Mount, Options, User, append, close, errno, ls, not_permitted, put, python, read, run,
+};
 use rustix::fs::{CWD, FallocateFlags, RenameFlags};
 
-/// A mounted cache and the directory of a fresh entry in it, through the mount and underneath.
-struct Fixture {
-    mount: Mount,
-    entry: PathBuf,
-    real: PathBuf,
-    cache: Cache,
-}
-
 fn fixture() -> Fixture {
-    let cache = Cache::new();
     // `contents_plain.rs` includes this file.
-    let mount = if module_path!().starts_with("contents_plain") {
-        cache.mount_with("nopassthrough")
-    } else {
-        cache.mount()
-    };
-    let id = mount.make("k=1");
-    Fixture { entry: mount.join("entries").join(&id), real: cache.join(&id), mount, cache }
+    Fixture::new(if module_path!().starts_with("contents_plain") { "nopassthrough" } else { "" })
 }
 
 fn options() -> OpenOptions {

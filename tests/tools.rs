@@ -284,3 +284,143 @@ fn a_copy_of_the_whole_mount_ends_and_is_the_cache() {
         f.sh("chmod -R u+w $OUT");
     });
 }
+
+#[test]
+fn make_builds_in_parallel() {
+    everyone(|f| {
+        f.sh(r#"
+mkdir entries/e1/build && cd entries/e1/build
+cat > Makefile <<'MAKE'
+N := $(shell seq 1 60)
+all: sum
+%.c: ; echo "$*" > $@
+%.o: %.c ; sleep 0.01; cat $< > $@.tmp && mv $@.tmp $@
+sum: $(N:=.o) ; cat $^ | paste -sd+ | bc > $@
+MAKE
+export MAKEFLAGS=-r
+make -s -j4 && test $(cat sum) = 1830
+make -s -j4 | grep -q . && exit 1
+touch 7.c && make -q && exit 1
+make -s -j4 && make -q
+"#);
+    });
+}
+
+#[test]
+fn rsync_and_tar_keep_a_tree_as_it_is() {
+    everyone(|f| {
+        f.sh(r#"
+mkdir -p $OUT/src/deep/er && cd $OUT/src
+for n in $(seq 1 200); do echo $n > deep/file-$n; done
+ln -s deep/file-1 link; ln deep/file-2 hard; mkfifo pipe; truncate -s 10M sparse; chmod 640 deep/file-3
+touch -d '1969-07-20 20:17:40.5 UTC' deep/file-4; touch -h -d '2001-01-01' link
+cd - > /dev/null
+rsync -aH $OUT/src/ entries/e1/tree/
+test -z "$(rsync -aHin --checksum $OUT/src/ entries/e1/tree/)"
+test $(stat -c %h entries/e1/tree/hard) = 2
+rm $OUT/src/deep/file-1??; echo changed > $OUT/src/deep/file-5
+rsync -aH --delete $OUT/src/ entries/e1/tree/
+test -z "$(rsync -aHin --checksum --delete $OUT/src/ entries/e1/tree/)"
+test $(ls entries/e1/tree/deep | wc -l) = 101
+tar -C entries/e1 -cSf entries/e1/t.tar tree && mkdir entries/e1/untar && tar -C entries/e1/untar -xSf entries/e1/t.tar
+test -z "$(rsync -aHin --checksum --delete entries/e1/tree/ entries/e1/untar/tree/)"
+tar -C entries/e1 -df entries/e1/t.tar
+"#);
+    });
+}
+
+#[test]
+fn holes_are_kept_by_cp() {
+    everyone(|f| {
+        f.sh(r#"
+cd entries/e1
+truncate -s 200M sparse; printf x | dd of=sparse bs=1 seek=100M conv=notrunc status=none
+cp --sparse=auto sparse auto; cp --sparse=always sparse always; cp --reflink=auto sparse reflink
+cp --sparse=never -- sub/data full; cp sparse $OUT/outside
+for copy in auto always reflink $OUT/outside; do cmp sparse $copy; test $(du -k $copy | cut -f1) -lt 1000; done
+cmp sub/data full
+"#);
+    });
+}
+
+#[test]
+fn git_clones_into_an_entry() {
+    everyone(|f| {
+        f.sh(r#"
+git init -q -b main $OUT/origin; cd $OUT/origin; git config user.name n; git config user.email e@x
+for n in $(seq 1 30); do echo $n > file-$n; git add -A; git commit -qm "commit $n"; done
+cd - > /dev/null
+git clone -q --no-local $OUT/origin entries/e1/clone; cd entries/e1/clone; git config user.name n; git config user.email e@x
+test $(git rev-list --count HEAD) = 30
+git checkout -qb topic HEAD~5; echo topic > topic; git add -A; git commit -qm topic; git merge -q -m merge main
+git gc -q --aggressive; git fsck --strict --no-dangling 2>&1; git repack -adq; git worktree add -q ../worktree main
+test -z "$(git status --porcelain)"; test $(git rev-list --count HEAD) = 32
+git push -q origin topic; cd $OUT/origin; git fsck --strict --no-dangling
+"#);
+    });
+}
+
+#[test]
+fn four_processes_write_one_sqlite_database() {
+    everyone(|f| {
+        for mode in ["delete", "wal"] {
+            let out = f.sh(&format!(
+                r#"
+/usr/bin/env PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 - entries/e1/{mode}.db {mode} <<'PYTHON'
+import multiprocessing, sqlite3, sys
+path, mode = sys.argv[1:]
+
+def connect():
+    return sqlite3.connect(path, timeout=60, isolation_level=None)
+
+def write(who):
+    base = connect()
+    for n in range(50):
+        base.execute("begin immediate")
+        count = base.execute("select count(*) from t").fetchone()[0]
+        base.execute("insert into t values (?, ?, ?)", (count, who, n))
+        base.execute("commit")
+
+base = connect()
+assert base.execute("pragma journal_mode=" + mode).fetchone()[0] == mode
+base.execute("create table t(n integer primary key, who, what)")
+workers = [multiprocessing.Process(target=write, args=(who,)) for who in range(4)]
+for worker in workers: worker.start()
+for worker in workers: worker.join()
+assert all(worker.exitcode == 0 for worker in workers)
+assert base.execute("pragma integrity_check").fetchone()[0] == "ok"
+assert base.execute("select count(*), max(n), count(distinct who) from t").fetchone() == (200, 199, 4)
+print("fine")
+PYTHON
+"#
+            ));
+            assert_eq!(out, "fine\n");
+        }
+    });
+}
+
+#[test]
+fn access_control_lists_are_those_of_the_backing_directory() {
+    everyone(|f| {
+        let path = f.cache.join("e1");
+        let real = path.display();
+        f.sh(&format!(
+            r#"
+cd entries/e1
+setfacl -m u:daemon:r--,g:daemon:rw-,m::rw- out.txt
+diff <(getfacl -c out.txt) <(getfacl -cp {real}/out.txt)
+getfacl -c out.txt | grep -q '^user:daemon:r--'
+ls -l out.txt | grep -q '+'
+test $(stat -c %a out.txt) = $(stat -c %a {real}/out.txt)
+mkdir inherit; setfacl -d -m u:daemon:rwx,g::r-x,o::--- inherit
+(umask 077; echo x > inherit/f; mkdir inherit/d)
+diff <(getfacl -c inherit/f inherit/d) <(cd {real}; getfacl -c inherit/f inherit/d)
+getfacl -c inherit/f | grep -q '^user:daemon:rwx'
+getfacl -c inherit/d | grep -q '^default:user:daemon:rwx'
+cp -a inherit $OUT/acl; cp -a $OUT/acl back; diff <(getfacl -c back/f) <(getfacl -c inherit/f)
+setfacl -b out.txt; getfacl -c out.txt | grep -q daemon && exit 1
+chmod 600 inherit/f; getfacl -c inherit/f | grep -q '^mask::---'
+"#
+        ));
+    });
+}

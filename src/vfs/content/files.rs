@@ -1,12 +1,13 @@
 //! Open files and directory streams.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::handles::{OpenDirectory, OpenFile};
 use super::nodes::{Closing, FileId, Place, Signature, file_ino};
-use super::stream::Stream;
+use super::stream::{RawEntry, Stream};
 use super::{Contents, Root, attr_of, stale};
 use crate::backing::{self, Stat, component, credentials};
 use crate::vfs::{Attr, Caller, DirEntry, Entry, Error, Ino, Opened, ROOT, Result, Stale};
@@ -30,6 +31,12 @@ impl Contents {
         if self.table().get(ino).is_some_and(|node| node.kind != libc::S_IFREG) {
             // The kernel opens devices and pipes itself; whatever asks for this would hang.
             return Err(Error::NotSupported);
+        }
+        if flags & (libc::O_ACCMODE | libc::O_TRUNC) == libc::O_RDONLY | libc::O_TRUNC
+            && self.is_executed(ino)
+        {
+            // For the other ways of writing the kernel sees to it before it asks; here it would look when all is lost.
+            return Err(Error::Io(io::Error::from_raw_os_error(libc::ETXTBSY)));
         }
         let wanted = flags & OPEN_FLAGS | libc::O_NONBLOCK | libc::O_NOCTTY;
         let (fd, stat) = match self.open_by_name(caller, ino, wanted)? {
@@ -85,11 +92,18 @@ impl Contents {
         Ok((fd, stat))
     }
 
+    /// Whether a program runs from this file.
+    fn is_executed(&self, ino: Ino) -> bool {
+        let open = self.table().open_handles(ino);
+        open.into_iter().any(|fh| self.handles.file(fh).is_ok_and(|file| file.executed))
+    }
+
     pub(super) fn add_file(&self, ino: Ino, fd: OwnedFd, flags: i32, stat: &Stat) -> Opened {
         let fd = Arc::new(fd);
         let passthrough = self.passthrough();
         let writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
-        let fh = self.handles.insert_file(OpenFile { ino, fd: Arc::clone(&fd), writable });
+        let executed = flags & FMODE_EXEC != 0;
+        let fh = self.handles.insert_file(OpenFile { ino, fd: Arc::clone(&fd), writable, executed });
         let (keep_cache, stale_attr) = self.note_open(ino, stat);
         let mut table = self.table();
         table.opened(ino, fh, Arc::clone(&fd));
@@ -198,14 +212,35 @@ impl Contents {
     /// Opens a stream: a snapshot, or the file system's own.
     pub fn opendir(&self, _caller: &Caller, ino: Ino) -> Result<Opened> {
         let directory = self.directory(ino)?;
-        let fd = directory.map(|directory| backing::open_directory_stream(directory.as_fd())).transpose()?;
-        let keep_cache = match &fd {
+        let transient = self.handles.directories() >= self.streams;
+        let keep_cache = match &directory {
             Some(fd) => self.note_open(ino, &backing::stat(fd.as_fd())?).0,
             None => false,
         };
-        let cache_dir = fd.is_some() && !self.table().is_shared(ino);
-        let fh = self.handles.insert_directory(OpenDirectory::new(ino, Stream::new(fd)));
+        let cache_dir = directory.is_some() && !self.table().is_shared(ino);
+        let fd = match directory.filter(|_| !transient) {
+            Some(directory) => Some(backing::open_directory_stream(directory.as_fd())?),
+            None => None,
+        };
+        let fh = self.handles.insert_directory(OpenDirectory::new(ino, Stream::new(fd), transient));
         Ok(Opened { fh, cache_dir, keep_cache: keep_cache && cache_dir, ..Opened::default() })
+    }
+
+    /// Does something with a stream.
+    fn with_stream<T>(
+        &self,
+        directory: &OpenDirectory,
+        action: impl FnOnce(&mut Stream) -> io::Result<T>,
+    ) -> Result<T> {
+        let mut stream = directory.stream();
+        if !directory.transient {
+            return Ok(action(&mut stream)?);
+        }
+        let found = self.directory(directory.ino)?;
+        stream.set(found.map(|found| backing::open_directory_stream(found.as_fd())).transpose()?);
+        let result = action(&mut stream);
+        stream.set(None);
+        Ok(result?)
     }
 
     /// Names after a position.
@@ -260,8 +295,7 @@ impl Contents {
             };
             (node.view, parent, node.file().map_or(0, |file| file.dev))
         };
-        let mut stream = directory.stream();
-        stream.read(cookie, &mut |fd, mut raw| {
+        let each = &mut |fd: Option<BorrowedFd<'_>>, mut raw: RawEntry<'_>| {
             if let Some(fd) = fd.filter(|_| raw.kind == 0)
                 && let Ok(stat) = component(raw.name).and_then(|name| backing::stat_at(fd, &name))
             {
@@ -274,8 +308,8 @@ impl Contents {
                 _ => file_ino(if raw.kind == libc::S_IFDIR { view } else { 0 }, dev, raw.ino),
             };
             add(fd, DirEntry { ino, cookie: raw.cookie, kind: raw.kind, name: raw.name.to_owned() })
-        })?;
-        Ok(())
+        };
+        self.with_stream(directory, |stream| stream.read(cookie, each))
     }
 
     /// Closes a stream.
@@ -286,9 +320,7 @@ impl Contents {
     /// Makes a directory durable. Gives the root, if it is an entry's own directory.
     pub fn fsyncdir(&self, fh: u64, datasync: bool) -> Result<Option<Root>> {
         let directory = self.handles.directory(fh)?;
-        if let Some(fd) = directory.stream().fd() {
-            backing::sync(fd, datasync)?;
-        }
+        self.with_stream(&directory, |stream| stream.fd().map_or(Ok(()), |fd| backing::sync(fd, datasync)))?;
         Ok(self.as_root(directory.ino))
     }
 }

@@ -1,6 +1,7 @@
 //! Open files and directory streams, by handle.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::stream::Stream;
@@ -12,18 +13,22 @@ pub(super) struct OpenFile {
     pub ino: Ino,
     pub fd: Arc<OwnedFd>,
     pub writable: bool,
+    /// A program that runs from it, or is about to.
+    pub executed: bool,
 }
 
 /// An open directory stream.
 #[derive(Debug)]
 pub(super) struct OpenDirectory {
     pub ino: Ino,
+    /// It has a descriptor only while it is read: too many are open.
+    pub transient: bool,
     stream: Mutex<Stream>,
 }
 
 impl OpenDirectory {
-    pub fn new(ino: Ino, stream: Stream) -> Self {
-        Self { ino, stream: Mutex::new(stream) }
+    pub fn new(ino: Ino, stream: Stream, transient: bool) -> Self {
+        Self { ino, transient, stream: Mutex::new(stream) }
     }
 
     /// The stream; one call at a time. Nothing else is locked by who holds it but the table, for moments.
@@ -42,6 +47,7 @@ enum Handle {
 #[derive(Debug, Default)]
 pub(super) struct Handles {
     slab: RwLock<Slab>,
+    directories: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -81,7 +87,13 @@ impl Handles {
         self.insert(Handle::File(Arc::new(file)))
     }
 
+    /// So many directory streams are open.
+    pub fn directories(&self) -> usize {
+        self.directories.load(Ordering::Relaxed)
+    }
+
     pub fn insert_directory(&self, directory: OpenDirectory) -> u64 {
+        self.directories.fetch_add(1, Ordering::Relaxed);
         self.insert(Handle::Directory(Arc::new(directory)))
     }
 
@@ -107,7 +119,9 @@ impl Handles {
     }
 
     pub fn remove_directory(&self, fh: u64) {
-        drop(self.remove(fh));
+        if self.remove(fh).is_some() {
+            self.directories.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -61,6 +61,8 @@ pub struct Contents {
     handles: Handles,
     /// What files looked like when they were locked last.
     locked: Mutex<HashMap<Ino, Signature>>,
+    /// So many directory streams keep a descriptor.
+    streams: usize,
     forget_names: OnceLock<ForgetNames>,
 }
 
@@ -92,6 +94,7 @@ impl Contents {
             table,
             handles: Handles::default(),
             locked: Mutex::default(),
+            streams: backing::descriptor_limit() / 4,
             forget_names: OnceLock::new(),
         }
     }

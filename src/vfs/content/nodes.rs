@@ -443,6 +443,12 @@ impl Table {
         }
     }
 
+    /// The handles by which a file is open.
+    pub fn open_handles(&self, ino: Ino) -> Vec<u64> {
+        let own = self.nodes.get(&ino).and_then(|node| node.own.as_ref());
+        own.map_or_else(Vec::new, |own| own.opens.iter().map(|(fh, _)| *fh).collect())
+    }
+
     /// An open file was closed.
     pub fn closed(&mut self, ino: Ino, fh: u64, closing: &mut Closing) {
         let Some(node) = self.nodes.get_mut(&ino) else { return };

@@ -39,6 +39,12 @@ impl Stream {
         Self { fd, buffer: Vec::new(), start: 0, end: 0, cookie: 0 }
     }
 
+    /// Goes on with another descriptor of the directory, or with none.
+    pub fn set(&mut self, fd: Option<OwnedFd>) {
+        // No position of a directory: the next reading seeks.
+        *self = Self { cookie: u64::MAX, ..Self::new(fd) };
+    }
+
     /// The directory, if it exists.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.fd.as_ref().map(AsFd::as_fd)

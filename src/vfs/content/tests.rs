@@ -111,6 +111,45 @@ fn a_link_in_place_of_an_entry_leads_nowhere() {
 }
 
 #[test]
+fn streams_beyond_the_limit_have_no_descriptor_of_their_own() {
+    let mut world = World::new();
+    world.contents.streams = 0;
+    fs::create_dir(world.path("e1")).unwrap();
+    let names: Vec<_> = (0..500).map(|n| format!("name-{n:03}")).collect();
+    for name in &names {
+        File::create(world.path("e1").join(name)).unwrap();
+    }
+    let root = world.root("e1");
+    let fh = world.contents.opendir(&world.me, root).unwrap().fh;
+    let descriptors =
+        || fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+    let streams = || descriptors().filter(|path| *path == world.path("e1")).count();
+    let before = streams();
+    let (mut seen, mut cookie) = (Vec::new(), 0);
+    loop {
+        let (start, from) = (seen.len(), cookie);
+        let add = &mut |entry: &crate::vfs::DirEntry| {
+            let room = seen.len() < start + 100;
+            if room {
+                seen.push(entry.name.to_str().unwrap().to_owned());
+                cookie = entry.cookie;
+            }
+            room
+        };
+        world.contents.readdir(fh, from, add).unwrap();
+        assert_eq!(streams(), before, "only the node's own");
+        if seen.len() == start {
+            break;
+        }
+    }
+    seen.sort();
+    assert_eq!(seen, [vec![".".to_owned(), "..".to_owned()], names].concat());
+    assert!(world.contents.fsyncdir(fh, false).unwrap().is_some());
+    world.contents.releasedir(fh);
+    assert_eq!(world.contents.handles.directories(), 0);
+}
+
+#[test]
 fn what_was_unlinked_lives_while_it_is_known() {
     let world = World::new();
     fs::create_dir(world.path("e1")).unwrap();
