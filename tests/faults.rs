@@ -176,6 +176,38 @@ fn a_read_only_file_system_is_served_read_only() {
 }
 
 #[test]
+fn what_the_mount_below_refuses_is_refused() {
+    let cache = Cache::new();
+    let small = Small::on(&cache, "size=1m,mode=755,nodev,nosuid,noexec");
+    cache.add("e1", 1.0, r#""k": 1"#);
+    let (device, program) = (cache.join("e1/null"), cache.join("e1/true"));
+    run(Command::new("mknod").arg("-m666").arg(&device).args(["c", "1", "3"])).ok();
+    fs::copy("/bin/true", &program).unwrap();
+    assert_eq!(errno(fs::read(&device)), libc::EACCES, "underneath");
+    for options in ["", "dev,exec,suid"] {
+        let mount = if options.is_empty() { cache.mount() } else { cache.mount_with(options) };
+        let entry = mount.join("entries/e1");
+        assert_eq!(fs::read_dir(&entry).unwrap().count(), 2);
+        assert_eq!(errno(fs::read(entry.join("null"))), libc::EACCES, "{options}");
+        assert_eq!(errno(Command::new(entry.join("true")).status()), libc::EACCES, "{options}");
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let line = mounts.lines().find(|line| line.contains(mount.path().to_str().unwrap())).unwrap();
+        assert!(line.contains("nosuid"), "{line}");
+        mount.stop();
+    }
+    drop(small);
+    // Where nothing is refused, whoever mounts says so.
+    cache.add("e2", 1.0, r#""k": 1"#);
+    run(Command::new("mknod").arg("-m666").arg(cache.join("e2/null")).args(["c", "1", "3"])).ok();
+    let mount = cache.mount();
+    assert_eq!(errno(fs::read(mount.join("entries/e2/null"))), libc::EACCES);
+    mount.stop();
+    let mount = cache.mount_with("dev");
+    assert_eq!(fs::read(mount.join("entries/e2/null")).unwrap(), b"");
+    mount.stop();
+}
+
+#[test]
 fn a_cache_directory_that_vanishes_is_an_errno() {
     let cache = Cache::new();
     cache.add("e1", 1.0, r#""k": 1"#);

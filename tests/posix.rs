@@ -230,9 +230,9 @@ fn files_of_many_gigabytes_with_holes() {
     for at in [5 * giga, 60 * giga, 100 * giga - 5] {
         file.write_all_at(b"data!", at).unwrap();
     }
-    let meta = fs::metadata(real.join("sparse")).unwrap();
-    assert_eq!(meta.len(), 100 * giga);
-    assert!(meta.blocks() < 1000, "sparse: {} blocks", meta.blocks());
+    let there = fs::metadata(real.join("sparse")).unwrap();
+    assert_eq!(there.len(), 100 * giga);
+    assert!(there.blocks() < 1000, "sparse: {} blocks", there.blocks());
     file.sync_all().unwrap();
     let data = seek(&file, rustix::fs::SeekFrom::Data(0));
     assert!(data <= 5 * giga && data > 5 * giga - mega, "{data}");

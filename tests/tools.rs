@@ -332,14 +332,14 @@ tar -C entries/e1 -df entries/e1/t.tar
 #[test]
 fn holes_are_kept_by_cp() {
     everyone(|f| {
-        f.sh(r#"
+        f.sh(r"
 cd entries/e1
 truncate -s 200M sparse; printf x | dd of=sparse bs=1 seek=100M conv=notrunc status=none
 cp --sparse=auto sparse auto; cp --sparse=always sparse always; cp --reflink=auto sparse reflink
 cp --sparse=never -- sub/data full; cp sparse $OUT/outside
 for copy in auto always reflink $OUT/outside; do cmp sparse $copy; test $(du -k $copy | cut -f1) -lt 1000; done
 cmp sub/data full
-"#);
+");
     });
 }
 
@@ -405,7 +405,7 @@ fn access_control_lists_are_those_of_the_backing_directory() {
         let path = f.cache.join("e1");
         let real = path.display();
         f.sh(&format!(
-            r#"
+            r"
 cd entries/e1
 setfacl -m u:daemon:r--,g:daemon:rw-,m::rw- out.txt
 diff <(getfacl -c out.txt) <(getfacl -cp {real}/out.txt)
@@ -420,7 +420,7 @@ getfacl -c inherit/d | grep -q '^default:user:daemon:rwx'
 cp -a inherit $OUT/acl; cp -a $OUT/acl back; diff <(getfacl -c back/f) <(getfacl -c inherit/f)
 setfacl -b out.txt; getfacl -c out.txt | grep -q daemon && exit 1
 chmod 600 inherit/f; getfacl -c inherit/f | grep -q '^mask::---'
-"#
+"
         ));
     });
 }

@@ -64,13 +64,14 @@ impl Mount {
             passthrough,
             mountpoint: mountpoint.clone(),
         };
+        let below = vfs::mount_flags(cache.store().dir())?;
         let publisher = Arc::clone(&cache);
         let vfs = Vfs::new(cache, vfs_options);
         let vfs = Arc::new(vfs.map_err(|error| io::Error::from_raw_os_error(error.errno()))?);
         let (alive, ended) = mpsc::channel();
         let server = Server::new(Arc::clone(&vfs), passthrough, alive);
         let (negotiated, backings) = (server.negotiated(), server.backings());
-        let session = Session::new(server, &mountpoint, &config(options))?;
+        let session = Session::new(server, &mountpoint, &config(options, below))?;
         if backings.is_enabled() {
             backings.probe(session.as_fd(), &publisher.store().path().join("_lock"));
             if !backings.is_enabled() {
@@ -111,7 +112,8 @@ impl Mount {
     }
 }
 
-fn config(options: &MountOptions) -> Config {
+/// `below` are the flags of the mount that the cache lies on.
+fn config(options: &MountOptions, below: u64) -> Config {
     let mut mount_options = vec![
         MountOption::FSName("cachedirfs".into()),
         MountOption::CUSTOM("subtype=cachedirfs".into()),
@@ -132,6 +134,18 @@ fn config(options: &MountOptions) -> Config {
         "dirsync" => MountOption::DirSync,
         other => MountOption::CUSTOM(other.into()),
     }));
+    // What the mount of the cache does not allow, no mount of it shall: or devices and set-user-id programs that somebody has
+    // put there would work here after all.
+    for (flag, allow, refuse) in [
+        (libc::ST_NODEV, MountOption::Dev, MountOption::NoDev),
+        (libc::ST_NOSUID, MountOption::Suid, MountOption::NoSuid),
+        (libc::ST_NOEXEC, MountOption::Exec, MountOption::NoExec),
+    ] {
+        if below & flag != 0 {
+            mount_options.retain(|option| *option != allow);
+            mount_options.push(refuse);
+        }
+    }
     let mut config = Config::default();
     config.mount_options = mount_options;
     config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };

@@ -8,7 +8,7 @@ mod error;
 mod types;
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ pub use locks::LockRequest;
 pub use types::*;
 
 use self::tree::Tree;
+use crate::backing;
 pub use crate::backing::{HeldLock, LockKind, Range};
 use crate::cache::Cache;
 
@@ -35,6 +36,11 @@ pub struct Options {
     pub passthrough: bool,
     /// Absolute path of the mount point, for `README` and `.status`.
     pub mountpoint: PathBuf,
+}
+
+/// The flags of the mount that a directory lies on (`ST_NODEV` and so on).
+pub fn mount_flags(directory: BorrowedFd<'_>) -> std::io::Result<u64> {
+    Ok(backing::statvfs(directory)?.f_flag)
 }
 
 /// A mounted cache.

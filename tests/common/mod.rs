@@ -10,11 +10,8 @@
 )]
 
 mod cache;
-<<<<<<< HEAD
 mod disk;
-=======
 mod fixture;
->>>>>>> 8d95cf7 (scripts/posix: pjdfstest, fsx, fio and stress-ng below an entry, compared with a plain directory; a program that runs is not truncated by O_RDONLY|O_TRUNC; open directories need no descriptor each beyond a quarter of the limit; tests of what others change behind the mount)
 mod mount;
 mod process;
 mod python;
@@ -25,11 +22,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use cache::Cache;
-<<<<<<< HEAD
 pub use disk::{Disk, in_namespace, rounds};
-=======
 pub use fixture::Fixture;
->>>>>>> 8d95cf7 (scripts/posix: pjdfstest, fsx, fio and stress-ng below an entry, compared with a plain directory; a program that runs is not truncated by O_RDONLY|O_TRUNC; open directories need no descriptor each beyond a quarter of the limit; tests of what others change behind the mount)
 pub use mount::{Mount, Options, mountinfo};
 pub use process::{Finished, Running, bash, finish, run, start};
 pub use python::{python, python_script};

@@ -42,6 +42,11 @@ class Mount:
         if os.path.ismount(self.path):
             subprocess.run(["umount", "-l", self.path], check=False)
 
+    def ticks(self):
+        """Processor time that the daemon has used."""
+        with open("/proc/%d/stat" % self.daemon.pid) as stat:
+            return stat.read().rpartition(") ")[2].split()[11:13]
+
     def resident(self):
         """Resident memory of the daemon, in bytes."""
         with open("/proc/%d/status" % self.daemon.pid) as status:

@@ -129,12 +129,12 @@ fn streams_beyond_the_limit_have_no_descriptor_of_their_own() {
     loop {
         let (start, from) = (seen.len(), cookie);
         let add = &mut |entry: &crate::vfs::DirEntry| {
-            let room = seen.len() < start + 100;
-            if room {
+            let taken = seen.len() < start + 100;
+            if taken {
                 seen.push(entry.name.to_str().unwrap().to_owned());
                 cookie = entry.cookie;
             }
-            room
+            taken
         };
         world.contents.readdir(fh, from, add).unwrap();
         assert_eq!(streams(), before, "only the node's own");
