@@ -130,6 +130,12 @@ fn without_acl(name: &OsStr, error: Error) -> Error {
     if missing && name.as_bytes().starts_with(b"system.posix_acl_") { Error::NoAttribute } else { error }
 }
 
+/// The label of a file that has none: `ls -l` asks for it file by file unless it hears that there are none at all. Where there are
+/// labels, the kernel does not ask us for those of a mount.
+fn without_label(name: &OsStr, error: Error) -> Error {
+    if name == "security.selinux" && error.errno() == libc::ENODATA { Error::NotSupported } else { error }
+}
+
 impl Filesystem for Server {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let wanted = [
@@ -556,7 +562,8 @@ impl Filesystem for Server {
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let result = self.vfs.getxattr(&caller(request), ino.0, name);
-        xattr_reply(result.map_err(|error| without_acl(name, error)), size, reply);
+        let result = result.map_err(|error| without_label(name, without_acl(name, error)));
+        xattr_reply(result, size, reply);
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
