@@ -494,6 +494,51 @@ fn a_signal_ends_the_wait() {
     settled(&fixture.mount);
 }
 
+/// A signal for a process is for one of its threads: the kernel tells the first one, unless that blocks it.
+#[test]
+fn a_signal_ends_the_wait_of_one_thread() {
+    const PROGRAM: &str = "import ctypes, fcntl, os, signal, sys, threading
+libc = ctypes.CDLL(None, use_errno=True)
+signal.signal(signal.SIGUSR1, lambda *_: None)
+signal.siginterrupt(signal.SIGUSR1, True)
+files = [os.open(sys.argv[1], os.O_RDWR) for _ in range(2)]
+def wait(file):
+    return 0 if libc.flock(file, fcntl.LOCK_EX) == 0 else ctypes.get_errno()
+def second():
+    print('second', wait(files[1]), flush=True)
+    libc.flock(files[1], fcntl.LOCK_UN)
+thread = threading.Thread(target=second)
+thread.start()
+if sys.argv[2] == 'blocked':
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+print('first', wait(files[0]), flush=True)
+libc.flock(files[0], fcntl.LOCK_UN)
+thread.join()
+";
+    let fixture = fixture();
+    for (how, interrupted, other) in [("open", "first", "second"), ("blocked", "second", "first")] {
+        // Twice: the kernel tells of the first one only.
+        for _ in 0..2 {
+            let mut holder = Locker::new();
+            holder.ok(&format!("open f {}", fixture.real)).ok("flock f ex");
+            let mut command = Command::new(python());
+            command.args(["-c", PROGRAM, &fixture.file, how]).stdout(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            waiting(&fixture.mount, 2);
+            // SAFETY: a child that has not been waited for; plain numbers.
+            unsafe { libc::kill(i32::try_from(child.id()).unwrap(), libc::SIGUSR1) };
+            let eintr = libc::EINTR;
+            assert_eq!(lines.next().unwrap().unwrap(), format!("{interrupted} {eintr}"), "{how}");
+            std::thread::sleep(WAITS);
+            waiting(&fixture.mount, 1);
+            holder.ok("flock f un");
+            assert_eq!(lines.next().unwrap().unwrap(), format!("{other} 0"), "{how}");
+            assert!(poll("the program ends", SOON, || child.try_wait().unwrap()).success());
+        }
+    }
+}
+
 #[test]
 fn those_who_wait_hold_up_nobody_else() {
     let fixture = fixture_with("threads=2");

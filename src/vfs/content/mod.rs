@@ -104,6 +104,11 @@ impl Contents {
         self.passthrough.store(passthrough, Ordering::Relaxed);
     }
 
+    /// Number of nodes that the kernel knows.
+    pub fn nodes(&self) -> usize {
+        self.table().len()
+    }
+
     /// Whether the kernel serves data from backing files.
     pub fn passthrough(&self) -> bool {
         self.passthrough.load(Ordering::Relaxed)

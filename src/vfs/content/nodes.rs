@@ -221,6 +221,11 @@ impl Table {
         self.nodes.get_mut(&ino).map(|node| &mut **node)
     }
 
+    /// Number of nodes.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// Number of nodes, and of descriptors in the ring.
     #[cfg(test)]
     pub fn sizes(&self) -> (usize, usize) {

@@ -2,6 +2,7 @@
 //! a signal has come for it. It waits for the answer meanwhile, so that its number means no other thread.
 
 use std::fs;
+use std::io;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -36,17 +37,72 @@ fn of_call(call: &str) -> Family {
     }
 }
 
-/// Whether a signal has come that the thread neither blocks nor ignores.
+/// Whether a signal has come for the thread that it neither blocks nor ignores. To be right: the kernel has a program whose thread
+/// was told of none call again only if there is one, and hands it an error that does not exist (512) otherwise.
 pub(super) fn is_signalled(thread: u32) -> bool {
-    fs::read_to_string(format!("/proc/{thread}/status")).is_ok_and(|status| has_signal(&status))
+    let Some(signals) = Signals::of(&format!("/proc/{thread}/status")) else { return false };
+    let shared = signals.shared & !signals.deaf;
+    if signals.own & !signals.deaf != 0 {
+        return true;
+    }
+    // One that came for the process is told to a single thread: the first one, unless that is deaf to it.
+    shared != 0
+        && (signals.threads == 1
+            || signals.process == thread
+            || all_others_are_deaf(thread, signals.process, shared).unwrap_or(false))
 }
 
-fn has_signal(status: &str) -> bool {
-    let mask = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
-    };
-    (mask("SigPnd") | mask("ShdPnd")) & !mask("SigBlk") & !mask("SigIgn") != 0
+fn all_others_are_deaf(thread: u32, process: u32, signals: u64) -> io::Result<bool> {
+    for entry in fs::read_dir(format!("/proc/{process}/task"))? {
+        let entry = entry?;
+        if entry.file_name().to_str() == Some(&thread.to_string()) {
+            continue;
+        }
+        // A thread that has ended meanwhile takes none.
+        let other = entry.path().join("status").to_str().and_then(Signals::of);
+        if other.is_some_and(|other| !other.ended && signals & !other.deaf != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What has come for a thread, by the numbers of the signals.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Signals {
+    process: u32,
+    /// Threads of that process.
+    threads: u32,
+    /// For this thread alone; for its process.
+    own: u64,
+    shared: u64,
+    /// What it blocks or ignores.
+    deaf: u64,
+    ended: bool,
+}
+
+impl Signals {
+    fn of(path: &str) -> Option<Self> {
+        fs::read_to_string(path).ok().map(|text| Self::parse(&text))
+    }
+
+    fn parse(status: &str) -> Self {
+        let mut signals = Self::default();
+        for (name, value) in status.lines().filter_map(|line| line.split_once(':')) {
+            let value = value.trim();
+            let mask = || u64::from_str_radix(value, 16).unwrap_or(0);
+            match name {
+                "Tgid" => signals.process = value.parse().unwrap_or(0),
+                "Threads" => signals.threads = value.parse().unwrap_or(0),
+                "State" => signals.ended = value.starts_with(['Z', 'X']),
+                "SigPnd" => signals.own = mask(),
+                "ShdPnd" => signals.shared = mask(),
+                "SigBlk" | "SigIgn" => signals.deaf |= mask(),
+                _ => {}
+            }
+        }
+        signals
+    }
 }
 
 #[cfg(test)]
@@ -66,20 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn signals_count_that_come_through() {
-        let status = |pending: &str, shared: &str, blocked: &str, ignored: &str| {
-            format!(
-                "Name:\tx\nSigQ:\t1/9\nSigPnd:\t{pending}\nShdPnd:\t{shared}\nSigBlk:\t{blocked}\nSigIgn:\t{ignored}\n"
-            )
-        };
-        let none = "0000000000000000";
-        let term = "0000000000004000";
-        assert!(!has_signal(&status(none, none, term, none)));
-        assert!(has_signal(&status(term, none, none, none)));
-        assert!(has_signal(&status(none, term, none, term.replace('4', "2").as_str())));
-        assert!(!has_signal(&status(none, term, term, none)));
-        assert!(!has_signal(&status(term, none, none, term)));
-        assert!(!has_signal(""));
+    fn signals_are_read() {
+        let text = "Name:\tx: y\nState:\tD (disk sleep)\nTgid:\t70\nPid:\t71\nThreads:\t2\nSigQ:\t1/9\n\
+                    SigPnd:\t0000000000000001\nShdPnd:\t0000000000004000\nSigBlk:\t0000000000000002\n\
+                    SigIgn:\t0000000000001000\nSigCgt:\t00000000ffffffff\n";
+        let expected =
+            Signals { process: 70, threads: 2, own: 1, shared: 0x4000, deaf: 0x1002, ended: false };
+        assert_eq!(Signals::parse(text), expected);
+        assert!(Signals::parse("State:\tZ (zombie)\n").ended);
         assert!(!is_signalled(0));
     }
 }

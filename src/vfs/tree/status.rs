@@ -63,6 +63,7 @@ Below every directory that lists entries, by name: by-attr/ where/ sort/ table.c
             ("waiting_for", status.holder.map_or(Value::Null, string)),
             ("trouble", status.trouble.map_or(Value::Null, string)),
             ("nodes", count(self.table.len())),
+            ("content_nodes", count(self.contents.nodes())),
             ("handles", count(self.handles.len())),
             ("passthrough", Value::Bool(self.contents.passthrough())),
             ("locks_held", count(held)),
