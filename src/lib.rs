@@ -20,9 +20,11 @@
 //!             └─ store         log, lock, recovery, compaction, following; knows no index
 //! query   lexer, parser, expression tree          value   JSON values, text forms
 //! name    checked names, escaping                 record  one line of the log, edits (all four pure)
+//! sync    where store, cache and vfs have their locks and threads from, so that tests can explore schedules
 //! ```
 //!
 //! Pure modules do no I/O, take no locks, read no clock and draw no random numbers.
+
 
 pub mod backing;
 pub mod cache;
@@ -33,6 +35,7 @@ pub mod name;
 pub mod query;
 pub mod record;
 pub mod store;
+mod sync;
 pub mod trash;
 pub mod value;
 pub mod vfs;

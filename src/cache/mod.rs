@@ -14,18 +14,13 @@ mod publish;
 mod records;
 mod round;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod threads;
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
-use std::sync::{
-    Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, TryLockError, mpsc,
-};
-use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
@@ -34,6 +29,12 @@ use crate::index::{Index, Row};
 use crate::name::{Id, Key};
 use crate::record::{Edit, EditError, Locator, parse_record};
 use crate::store::{self, Generation, Store, StoreError};
+use crate::sync::atomic::AtomicBool;
+use crate::sync::thread::{JoinHandle, ThreadId};
+use crate::sync::{
+    Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, TryLockError, mpsc,
+    thread,
+};
 use crate::value::{Leaf, Object};
 
 use publish::Account;
@@ -485,7 +486,7 @@ impl Cache {
 
     /// Commits what waits, syncs, ends the threads. Whoever comes second waits for the first, and finds all done.
     pub fn close(&self) -> Result<(), CacheError> {
-        let current = std::thread::current().id();
+        let current = thread::current().id();
         let mut closed = match self.inner.closed.try_lock() {
             Ok(closed) => closed,
             // A callback, on a thread that the one who closes waits for.

@@ -1,6 +1,5 @@
 //! Moving the index on: following, compaction, and the account of the log.
 
-use std::sync::{PoisonError, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use super::intake::{Intake, size};
@@ -9,6 +8,7 @@ use super::{CacheError, Inner, LOCK, Published, hold};
 use crate::index::{Index, Row};
 use crate::record::Locator;
 use crate::store::{Followed, Locked, StoreError};
+use crate::sync::{PoisonError, RwLockWriteGuard};
 
 /// A log up to this size is compacted as soon as writes settle.
 const SMALL: u64 = 1 << 20;

@@ -1,13 +1,13 @@
 //! The background threads: one commits and compacts, one follows, one syncs.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::publish::Counts;
 use super::round::guarded;
 use super::{CacheError, Change, Done, Inner, Synced, hold};
+use crate::sync::atomic::Ordering;
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Arc, PoisonError, thread};
 
 /// A change is made durable in the background so long after it; together with the sync itself this is under a second.
 const SYNC_AFTER: Duration = Duration::from_millis(500);
@@ -48,7 +48,7 @@ pub(super) fn start(inner: &Arc<Inner>) -> Result<Vec<JoinHandle<()>>, CacheErro
     let mut threads = Vec::new();
     let mut spawn = |name: &str, body: fn(&Inner)| {
         let inner = Arc::clone(inner);
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name(format!("cachedirfs-{name}"))
             .spawn(move || body(&inner))
             .map_err(|e| CacheError::io("starting a thread", e))?;
@@ -130,7 +130,7 @@ impl Inner {
         let mut torn: Option<(u64, Instant)> = None;
         while !self.closing.load(Ordering::Acquire) {
             self.store.wait(self.options.refresh);
-            std::thread::sleep(TOGETHER);
+            thread::sleep(TOGETHER);
             // Why it failed is in the status; the next time may succeed.
             let _ = self.follow();
             let tail = self.store.tail();
@@ -209,7 +209,7 @@ impl Inner {
         let end = Instant::now() + GRACE;
         let mut left: Vec<_> = threads;
         // A callback may close the cache, on one of these very threads.
-        left.retain(|thread| thread.thread().id() != std::thread::current().id());
+        left.retain(|thread| thread.thread().id() != thread::current().id());
         let mut told = false;
         while !left.is_empty() {
             let syncer_alone = left.iter().all(|thread| thread.thread().name() == Some("cachedirfs-sync"));
@@ -231,7 +231,7 @@ impl Inner {
                     break;
                 }
             }
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
         let mut syncs = hold(&self.syncs);
         syncs.closing = true;

@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
 
 use super::fence::Taken;
 use super::{LOCK, NO_LOCK_FILE, Store, StoreError, TRIES, hold, sys};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, MutexGuard, mpsc, thread};
 
 /// How often a thread that waits for the lock looks whether it still should.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -113,7 +113,7 @@ impl Store {
         }
         let (sender, receiver) = mpsc::channel();
         let (sys, waiting) = (Arc::clone(&self.sys), Arc::clone(file));
-        std::thread::Builder::new()
+        thread::Builder::new()
             .name("cachedirfs-lock".to_owned())
             .spawn(move || {
                 // If nobody waits any more, dropping the last reference closes the file, and that unlocks it.

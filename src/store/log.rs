@@ -2,14 +2,14 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{
     CHUNK, Followed, Generation, LINE_MAX, LOG, Locked, NO_LOG, Sink, Store, StoreError, TRIES, hold, sys,
 };
 use crate::record::{Dialect, Locator, Piece, parse_line};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, thread};
 
 /// How many bytes before the position must be what they were: if not, the log was cut and written anew.
 const MARK: u64 = 32;
@@ -76,7 +76,7 @@ impl Store {
             match result {
                 Err(e) if e.is_stale() && tries < TRIES => {
                     position.reload = true;
-                    std::thread::sleep(Duration::from_millis(5) * tries);
+                    thread::sleep(Duration::from_millis(5) * tries);
                 }
                 other => return other,
             }

@@ -7,14 +7,20 @@
 
 mod append;
 mod compact;
+#[cfg(test)]
+#[path = "tests/faults.rs"]
+pub(crate) mod faults;
 mod fence;
 mod holder;
 mod lock;
 mod log;
 mod recover;
 mod repair;
+#[cfg(all(test, feature = "models"))]
+#[path = "tests/steps.rs"]
+pub(crate) mod steps;
 mod sys;
-#[cfg(test)]
+#[cfg(all(test, not(feature = "models")))]
 mod tests;
 mod watch;
 
@@ -23,17 +29,15 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::record::{Dialect, Locator, RECORD_MAX};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use append::Landed;
 pub use holder::Holder;
 pub use lock::Locked;
 pub use repair::Repaired;
-#[cfg(test)]
-pub(crate) use tests::faults;
 
 use log::Position;
 use watch::Watch;

@@ -152,6 +152,11 @@ impl Faulty {
         self.done.lock().unwrap().iter().filter(|done| **done == op).count()
     }
 
+    /// Which of these kinds the last call was of.
+    pub fn last_of(&self, kinds: &[Op]) -> Option<Op> {
+        self.done.lock().unwrap().iter().rev().find(|done| kinds.contains(done)).copied()
+    }
+
     fn enter(&self, op: Op) -> io::Result<Verdict> {
         self.done.lock().unwrap().push(op);
         let mut state = self.state.lock().unwrap();

@@ -2,7 +2,6 @@
 
 mod damage;
 mod failing;
-pub(crate) mod faults;
 mod fence;
 mod following;
 mod nodes;

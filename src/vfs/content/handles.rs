@@ -1,10 +1,10 @@
 //! Open files and directory streams, by handle.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::stream::Stream;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use crate::vfs::{CONTENT_BIT, Error, Ino, Result};
 
 /// An open file.

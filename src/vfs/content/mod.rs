@@ -15,8 +15,6 @@ use std::collections::HashMap;
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use self::handles::Handles;
@@ -26,6 +24,8 @@ pub use crate::backing::credentials::without_privileges;
 use crate::backing::credentials::{self, Impersonation, Umask};
 use crate::backing::{self, Backing, Stat, component};
 use crate::name::Id;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// By which path an entry's directory is seen: no two paths share the node of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -217,6 +217,12 @@ impl Contents {
             namelen: small(raw.f_namemax),
             frsize: small(raw.f_frsize),
         })
+    }
+
+    /// Number of nodes, and of descriptors that are kept for them.
+    #[cfg(all(test, feature = "models"))]
+    pub fn sizes(&self) -> (usize, usize) {
+        self.table().sizes()
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -441,5 +447,5 @@ fn descriptors() -> usize {
     (backing::descriptor_limit() / 4).clamp(32, 4096)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "models")))]
 mod tests;

@@ -1,7 +1,6 @@
 //! Attribute files and `.attrs.json`: what is written is set when the file is closed.
 
 use std::ffi::OsStr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::attr::id_of;
@@ -11,6 +10,7 @@ use super::{Tree, text};
 use crate::cache::CacheError;
 use crate::name::{Id, Key};
 use crate::record::{Edit, RECORD_MAX, SetMode, apply};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::value::{Text, Value};
 use crate::vfs::content::Root;
 use crate::vfs::{Attr, Caller, Done, Entry, Error, Ino, Opened, Result, SetAttr};

@@ -1,11 +1,11 @@
 //! Open virtual files and directory streams.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use super::attribute::AttributeFile;
 use super::stream::Stream;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use crate::vfs::{Error, Ino, Result};
 
 /// What a handle stands for.

@@ -26,8 +26,6 @@ mod xattr;
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use self::handle::Handles;
@@ -41,6 +39,8 @@ use crate::cache::{Cache, CacheError, Change, Entry as Record};
 use crate::index::Row;
 use crate::name::Id;
 use crate::record::{Edit, EditError};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::view::{Dir, NoName, Set};
 
 /// How long the kernel may keep what changes only with the kernel being told.

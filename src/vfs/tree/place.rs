@@ -1,9 +1,9 @@
 //! What virtual nodes stand for, and the table that gives them ids.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::name::{Id, Key};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::vfs::content::Root;
 use crate::vfs::{Ino, LINK_BIT, ROOT};
 use crate::view::{Base, Dir, File, Set};
@@ -294,7 +294,7 @@ pub(super) fn split_link(ino: Ino) -> (u32, u32) {
     (low((ino & !LINK_BIT) >> 32), low(ino))
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "models")))]
 mod tests {
     use super::*;
 

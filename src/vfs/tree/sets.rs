@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use roaring::RoaringBitmap;
@@ -10,6 +9,7 @@ use roaring::RoaringBitmap;
 use crate::cache::Entry;
 use crate::index::{Index, Row};
 use crate::name::Id;
+use crate::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use crate::view::{File, Set};
 
 /// How many sets are remembered.
@@ -247,7 +247,7 @@ impl Files {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "models")))]
 mod tests {
     use super::*;
     use crate::index::Loader;

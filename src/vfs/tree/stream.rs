@@ -2,14 +2,14 @@
 
 use std::ffi::OsString;
 use std::hash::Hasher;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::attr::id_of;
 use super::handle::Handle;
 use super::place::{Caching, Place};
 use super::{Tree, now};
 use crate::index::Row;
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::trash;
 use crate::vfs::{Caller, DirEntry, Entry, Error, Ino, Opened, ROOT, Result};
 use crate::view::{self, Base, Dir, Listing, Set};
