@@ -25,6 +25,8 @@
 //!
 //! Pure modules do no I/O, take no locks, read no clock and draw no random numbers.
 
+// The models use some of what tests share.
+#![cfg_attr(all(test, feature = "models"), allow(dead_code))]
 
 pub mod backing;
 pub mod cache;

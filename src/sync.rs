@@ -84,3 +84,23 @@ mod shuttled {
         }
     }
 }
+
+/// Runs a scenario under many schedules, half of them with few preemptions; each must hold and end. `CACHEDIRFS_SCHEDULES`
+/// is how many; what is printed of one that fails runs it again as `CACHEDIRFS_SCHEDULE`.
+#[cfg(all(test, feature = "models"))]
+pub(crate) fn explore(scenario: impl Fn() + Send + Sync + Clone + 'static) {
+    use shuttle::scheduler::{PctScheduler, RandomScheduler};
+    use shuttle::{Config, Runner};
+    const PREEMPTIONS: usize = 3;
+    if let Ok(schedule) = std::env::var("CACHEDIRFS_SCHEDULE") {
+        return shuttle::replay(scenario, &schedule);
+    }
+    let many = std::env::var("CACHEDIRFS_SCHEDULES").ok().and_then(|many| many.parse().ok()).unwrap_or(1000);
+    let config = || {
+        let mut config = Config::new();
+        config.stack_size = 1 << 18;
+        config
+    };
+    Runner::new(RandomScheduler::new(many / 2), config()).run(scenario.clone());
+    Runner::new(PctScheduler::new(PREEMPTIONS, many / 2), config()).run(scenario);
+}

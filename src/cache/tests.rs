@@ -1,8 +1,14 @@
 //! Tests of the cache on real directories.
 
+#[cfg(not(feature = "models"))]
 mod among;
+#[cfg(not(feature = "models"))]
 mod changing;
+#[cfg(not(feature = "models"))]
 mod failing;
+#[cfg(feature = "models")]
+pub(crate) mod models;
+#[cfg(not(feature = "models"))]
 mod sharing;
 
 use std::fs;

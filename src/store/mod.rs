@@ -20,7 +20,8 @@ mod repair;
 #[path = "tests/steps.rs"]
 pub(crate) mod steps;
 mod sys;
-#[cfg(all(test, not(feature = "models")))]
+#[cfg(test)]
+#[cfg(not(feature = "models"))]
 mod tests;
 mod watch;
 

@@ -153,6 +153,7 @@ impl Faulty {
     }
 
     /// Which of these kinds the last call was of.
+    #[cfg(feature = "models")]
     pub fn last_of(&self, kinds: &[Op]) -> Option<Op> {
         self.done.lock().unwrap().iter().rev().find(|done| kinds.contains(done)).copied()
     }

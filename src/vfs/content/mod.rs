@@ -447,5 +447,6 @@ fn descriptors() -> usize {
     (backing::descriptor_limit() / 4).clamp(32, 4096)
 }
 
-#[cfg(all(test, not(feature = "models")))]
+#[cfg(test)]
+#[cfg(not(feature = "models"))]
 mod tests;

@@ -294,7 +294,8 @@ pub(super) fn split_link(ino: Ino) -> (u32, u32) {
     (low((ino & !LINK_BIT) >> 32), low(ino))
 }
 
-#[cfg(all(test, not(feature = "models")))]
+#[cfg(test)]
+#[cfg(not(feature = "models"))]
 mod tests {
     use super::*;
 

@@ -247,7 +247,8 @@ impl Files {
     }
 }
 
-#[cfg(all(test, not(feature = "models")))]
+#[cfg(test)]
+#[cfg(not(feature = "models"))]
 mod tests {
     use super::*;
     use crate::index::Loader;

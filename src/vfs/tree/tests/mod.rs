@@ -1,19 +1,26 @@
 //! Operations on paths, as a kernel would ask for them, over a real cache and without one.
 
+#[cfg(not(feature = "models"))]
 mod attributes;
+#[cfg(not(feature = "models"))]
 mod entries;
+#[cfg(feature = "models")]
+mod models;
+#[cfg(not(feature = "models"))]
 mod views;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::cache::{Cache, Change, Options as CacheOptions};
+#[cfg(not(feature = "models"))]
+use crate::cache::Options as CacheOptions;
+use crate::cache::{Cache, Change};
 use crate::name::Id;
+use crate::sync::{Arc, mpsc};
 use crate::value::Object;
 use crate::vfs::{Attr, Caller, Done, Entry, Ino, Options, ROOT, Result, SetAttr, Vfs};
 
@@ -38,6 +45,18 @@ fn errno<T>(result: Result<T>) -> std::result::Result<T, i32> {
 
 type Answer<T> = std::result::Result<T, i32>;
 
+#[cfg(not(feature = "models"))]
+fn open(dir: &Path) -> Arc<Cache> {
+    let options =
+        CacheOptions { read_only: false, sync: false, refresh: Duration::from_secs(1), background: true };
+    Cache::open(dir, &options).unwrap()
+}
+
+#[cfg(feature = "models")]
+fn open(dir: &Path) -> Arc<Cache> {
+    crate::cache::tests::models::model(dir, false, true).1
+}
+
 impl World {
     fn new() -> Self {
         Self::with(&Options { epochs: true, ..Options::default() })
@@ -45,9 +64,7 @@ impl World {
 
     fn with(options: &Options) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let cache_options =
-            CacheOptions { read_only: false, sync: false, refresh: Duration::from_secs(1), background: true };
-        let cache = Cache::open(dir.path(), &cache_options).unwrap();
+        let cache = open(dir.path());
         let vfs = Vfs::new(Arc::clone(&cache), options.clone()).unwrap();
         // SAFETY: no arguments, no failure.
         let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
