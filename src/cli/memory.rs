@@ -4,10 +4,8 @@ use std::time::Duration;
 
 /// How often [`Tender::tend`] is worth calling.
 pub const OFTEN: Duration = Duration::from_secs(20);
-/// So many KiB more than after the last time are worth the walk through what is free, which takes longer in a large heap...
-const WORTH: u64 = 1 << 10;
-/// ... of which it must be this part.
-const PART: u64 = 32;
+/// Who has worked for so long since the last time may have freed much.
+const WORK: Duration = Duration::from_millis(50);
 
 /// Few arenas: glibc's default is one a thread, each with a high-water mark of its own.
 pub fn settle() {
@@ -19,27 +17,30 @@ pub fn settle() {
 }
 
 /// Gives back what is free now and then: glibc keeps what was freed below anything that is still in use, such as what a large
-/// log took on its way into the index.
+/// log took on its way into the index. How much that is cannot be seen from outside: what is free may have been resident all along.
 #[derive(Debug, Default)]
 pub struct Tender {
-    kept: u64,
+    worked: Duration,
 }
 
 impl Tender {
     /// Gives back what is free, if there may be much.
     pub fn tend(&mut self) {
         #[cfg(target_env = "gnu")]
-        if resident() > self.kept + WORTH.max(self.kept / PART) {
+        if work() > self.worked + WORK {
             // SAFETY: malloc_trim takes a plain number and locks by itself.
             unsafe { libc::malloc_trim(0) };
-            self.kept = resident();
+            self.worked = work();
         }
     }
 }
 
-/// Resident memory, in KiB; 0 if nobody tells.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+/// The processor time of this process.
+#[cfg(target_env = "gnu")]
+fn work() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the place for the answer is valid. If there is none it stays zero.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    let nanos = u32::try_from(time.tv_nsec).unwrap_or_default();
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), nanos)
 }
