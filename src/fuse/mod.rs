@@ -190,11 +190,12 @@ fn allow_open_files() {
     }
 }
 
-/// Buffers of a mebibyte are used again instead of being given back to the kernel and faulted in for each read.
+/// Buffers of a mebibyte are used again instead of being given back to the kernel and faulted in for each read. Not so those of
+/// 16 MiB into which each thread of the session reads requests: mapped, they take no more memory than the largest request.
 fn keep_large_buffers() {
     #[cfg(target_env = "gnu")]
     {
-        const LARGE: i32 = 32 << 20;
+        const LARGE: i32 = 8 << 20;
         // SAFETY: plain numbers.
         unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
