@@ -68,7 +68,11 @@ def run(name, main, limit):
         sys.stdout.flush()
         child = os.fork()
         if child == 0:
-            os._exit(_inside(name, main, base))
+            status = 1
+            try:
+                status = _inside(name, main, base)
+            finally:
+                os._exit(status)  # whatever happens: what follows is the parent's
         return _outside(name, child, limit)
     finally:
         shutil.rmtree(base, ignore_errors=True)
@@ -116,6 +120,9 @@ def _inside(name, main, base):
 
         traceback.print_exc()
     finally:
+        # It is ending: whoever asks once more need not be heard.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         # So that nothing that hangs in a mount keeps the kernel from ending it.
         for path in mounts_below(base):
             abort(path)
