@@ -1,10 +1,11 @@
 //! How much memory there is to be had: a cache that grows past it is refused in words, before the kernel ends the daemon.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{CacheError, Inner, hold};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// So much is left to everything else.
 pub(super) const RESERVE: u64 = 64 << 20;
@@ -19,7 +20,7 @@ pub(super) struct Memory {
     /// Bytes of the log taken in since.
     taken: AtomicU64,
     /// When there was too little, and what for.
-    short: std::sync::Mutex<Option<(Instant, u64, u64)>>,
+    short: Mutex<Option<(Instant, u64, u64)>>,
 }
 
 impl Inner {
