@@ -148,6 +148,17 @@ fn fixture() -> Fixture {
     fixture_with("")
 }
 
+/// A cache, with an entry and a file in it, that belongs to a user.
+fn cache_of(user: &User) -> Cache {
+    let cache = Cache::of(user);
+    cache.add("e1", 1.0, "");
+    fs::write(cache.join("e1/f"), "").unwrap();
+    for path in ["e1", "e1/f", "_entries", "_lock"] {
+        user.own(&cache.join(path));
+    }
+    cache
+}
+
 /// Two processes with the file open as `f`.
 fn pair(one: &str, other: &str) -> (Locker, Locker) {
     let (mut a, mut b) = (Locker::new(), Locker::new());
@@ -280,12 +291,7 @@ fn through_all_paths_of_an_entry() {
 #[test]
 fn an_ordinary_user() {
     let user = User::ordinary();
-    let cache = Cache::of(&user);
-    cache.add("e1", 1.0, "");
-    fs::write(cache.join("e1/f"), "").unwrap();
-    for path in ["e1", "e1/f", "_entries", "_lock"] {
-        user.own(&cache.join(path));
-    }
+    let cache = cache_of(&user);
     let mount = Mount::new(cache.path(), &Options { user: Some(&user), ..Options::default() });
     let (mut a, mut b) = (Locker::by(Some(&user)), Locker::by(Some(&user)));
     a.ok(&format!("open f {}", mount.join("entries/e1/f").display()));
@@ -313,12 +319,7 @@ fn those_whom_the_daemon_may_not_trace() {
         return;
     }
     let user = User::ordinary();
-    let cache = Cache::of(&user);
-    cache.add("e1", 1.0, "");
-    fs::write(cache.join("e1/f"), "").unwrap();
-    for path in ["e1", "e1/f", "_entries", "_lock"] {
-        user.own(&cache.join(path));
-    }
+    let cache = cache_of(&user);
     let options = Options { user: Some(&user), options: "allow_other", ..Options::default() };
     let mount = Mount::new(cache.path(), &options);
     let (here, real) = (mount.join("entries/e1/f"), cache.join("e1/f"));

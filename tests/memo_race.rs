@@ -71,27 +71,19 @@ fn each_key_is_made_exactly_once() {
     }
 }
 
+/// Runs a shell script for `k=1`, or waits for who does.
+fn memo(cache: &Cache, script: &str) -> Command {
+    let mut command = Command::new(binary());
+    let words = ["memo", "k=1", "--wait", "--timeout", "60", "--", "sh", "-c", script];
+    command.arg("-C").arg(cache.path()).args(words);
+    command
+}
+
 #[test]
 fn the_command_runs_once_among_many_and_the_others_wait() {
     let cache = Cache::new();
     let script = "echo ran >> log; sleep 0.2; echo 42 > result";
-    let all: Vec<_> = (0..6)
-        .map(|_| {
-            let mut command = Command::new(binary());
-            command.arg("-C").arg(cache.path()).args([
-                "memo",
-                "k=1",
-                "--wait",
-                "--timeout",
-                "60",
-                "--",
-                "sh",
-                "-c",
-                script,
-            ]);
-            start(&mut command)
-        })
-        .collect();
+    let all: Vec<_> = (0..6).map(|_| start(&mut memo(&cache, script))).collect();
     let lines: BTreeSet<_> = all.into_iter().map(|one| one.finish(Duration::from_secs(90)).ok()).collect();
     assert_eq!(lines.len(), 1, "all report the same entry: {lines:?}");
     let (id, attrs) = cache.entries().remove(0);
@@ -104,22 +96,7 @@ fn the_command_runs_once_among_many_and_the_others_wait() {
 #[test]
 fn a_killed_winner_is_taken_over_by_one_of_many() {
     let cache = Cache::new();
-    let command = |script: &str| {
-        let mut command = Command::new(binary());
-        command.arg("-C").arg(cache.path()).args([
-            "memo",
-            "k=1",
-            "--wait",
-            "--timeout",
-            "60",
-            "--",
-            "sh",
-            "-c",
-            script,
-        ]);
-        command
-    };
-    let mut winner = start(&mut command("touch started; exec sleep 1000"));
+    let mut winner = start(&mut memo(&cache, "touch started; exec sleep 1000"));
     poll("the winner runs", Duration::from_secs(20), || {
         let entries = cache.entries();
         entries.first().filter(|(id, _)| cache.join(id).join("started").exists()).map(|_| ())
@@ -127,7 +104,7 @@ fn a_killed_winner_is_taken_over_by_one_of_many() {
     // Reported, not waited for.
     let busy = run(Command::new(binary()).arg("-C").arg(cache.path()).args(["memo", "k=1", "--", "true"]));
     assert_eq!(busy.status.code(), Some(75), "{busy:?}");
-    let waiting: Vec<_> = (0..4).map(|_| start(&mut command("echo again >> log"))).collect();
+    let waiting: Vec<_> = (0..4).map(|_| start(&mut memo(&cache, "echo again >> log"))).collect();
     winner.kill();
     drop(winner);
     for one in waiting {
