@@ -364,12 +364,16 @@ def tear(cache, account, draw, name):
 
 
 class Prober:
-    """Makes a change on one node and measures how long the others do not see it."""
+    """Makes a change on one node and measures how long the others do not see it. If that takes long, how much of it the file
+    system below takes until it shows the change to them is measured too: that is not the mount's."""
 
     LIMIT = 2.0  # seconds
+    LONG = 0.5  # seconds after which the log is looked at below the mount, too
 
-    def __init__(self, mounts, events, switch, phase):
-        self.mounts, self.events, self.switch, self.phase = mounts, events, switch, phase
+    def __init__(self, places, events, switch, phase):
+        """`places`: mount -> the cache below it, as that node sees it."""
+        self.mounts, self.caches = list(places), places
+        self.events, self.switch, self.phase = events, switch, phase
 
     def run(self):
         account = Recorder(self.events, self.phase + "-prober")
@@ -398,6 +402,7 @@ class Prober:
     def measure(self, account, number, here, tag, ident):
         done, trouble, quiet = time.monotonic(), self.switch.trouble, self.switch.quiet
         waiting = [mount for mount in self.mounts if mount != here]
+        below = {}  # mount -> for how long the file system below it did not show the change, where that was found out
         while waiting and not self.switch.stopped:
             for mount in list(waiting):
                 try:
@@ -406,17 +411,37 @@ class Prober:
                     seen = False
                 except OSError:
                     seen, trouble = False, True
+                lag = time.monotonic() - done
                 if seen:
                     waiting.remove(mount)
-                    lag = time.monotonic() - done
                     trouble = trouble or quiet != self.switch.quiet
-                    account.line(lag=lag, trouble=trouble, t=time.monotonic())
-                    if lag > self.LIMIT and not trouble:
-                        account.violation("%s showed a change of another node after %.1f s" % (mount, lag))
+                    theirs = below.get(mount, 0.0)
+                    theirs = lag if theirs is None else theirs
+                    account.line(lag=lag, below=theirs, trouble=trouble, t=time.monotonic())
+                    if lag - theirs > self.LIMIT and not trouble:
+                        account.violation("%s showed a change of another node after %.1f s, the file system below after %.1f s"
+                                          % (mount, lag, theirs))
+                elif lag > self.LONG and below.get(mount) is None:
+                    shown = self.shown_below(mount, number, tag)
+                    if shown:
+                        # If it was there the first time, it may have been since the beginning.
+                        below[mount] = time.monotonic() - done if mount in below else 0.0
+                    else:
+                        below[mount] = None
             if waiting and time.monotonic() - done > 120:
                 account.violation("%s never showed %s = %d" % (waiting[0], tag, number))
                 return
             time.sleep(0.01)
+
+    def shown_below(self, mount, number, tag):
+        """Whether the log has the change, as the node of this mount sees it without us."""
+        tag, value = '"tag": "%s"' % tag, '"probe": %d' % number
+        try:
+            with open(os.path.join(self.caches[mount], "_entries")) as log:
+                lines = [line for line in log if tag in line]
+        except OSError:
+            return False
+        return any(number % 5 == 1 or value + "," in line or value + "}" in line for line in lines)
 
     def seen(self, mount, number, tag, ident):
         if number % 5 == 1:

@@ -378,13 +378,13 @@ impl Filesystem for Server {
 
     fn flush(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         fh: FileHandle,
         lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.vfs.flush(ino.0, fh.0, lock_owner.0, Self::empty_done(reply));
+        self.vfs.flush(ino.0, fh.0, lock_owner.0, request.pid(), Self::empty_done(reply));
     }
 
     fn release(

@@ -1,6 +1,7 @@
 //! Every operation on paths and handles. No `fuser` types: this is tested without FUSE in the loop.
 
 pub mod content;
+mod killed;
 mod locks;
 mod tree;
 
@@ -256,19 +257,19 @@ impl Vfs {
         }
     }
     /// A descriptor of the file was closed: attribute files are set here, and the owner's locks on the file go.
-    pub fn flush(&self, ino: Ino, fh: u64, lock_owner: u64, done: Done<()>) {
+    pub fn flush(&self, ino: Ino, fh: u64, lock_owner: u64, thread: u32, done: Done<()>) {
         if is_content(fh) {
             self.tree.locks.closed(ino, lock_owner);
             done(self.tree.contents.flush(fh));
         } else if self.tree.locks.is_empty() {
-            self.tree.flush(fh, done);
+            self.tree.flush(fh, thread, done);
         } else {
             let tree = Arc::clone(&self.tree);
             let unlocking = move |result| {
                 tree.locks.closed(ino, lock_owner);
                 done(result);
             };
-            self.tree.flush(fh, Box::new(unlocking));
+            self.tree.flush(fh, thread, Box::new(unlocking));
         }
     }
     /// The last descriptor was closed.

@@ -13,6 +13,7 @@ use crate::record::{Edit, RECORD_MAX, SetMode, apply};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::value::{Text, Value};
 use crate::vfs::content::Root;
+use crate::vfs::killed::is_killed;
 use crate::vfs::{Attr, Caller, Done, Entry, Error, Ino, Opened, Result, SetAttr};
 use crate::view;
 
@@ -34,6 +35,8 @@ pub(super) struct AttributeFile {
 struct Content {
     data: Vec<u8>,
     changed: Changed,
+    /// Who closed it last was killed: what was written may be the half of something.
+    abandoned: bool,
 }
 
 /// What has to be done when the file is closed.
@@ -95,7 +98,7 @@ impl Tree {
         let append = flags & libc::O_APPEND != 0 && !(json && empty);
         let data = if empty || json && append { Vec::new() } else { now()? };
         let changed = if empty { Changed::Emptied(false) } else { Changed::No };
-        Ok(self.open_for_writing(ino, id, json, append, Content { data, changed }))
+        Ok(self.open_for_writing(ino, id, json, append, Content { data, changed, abandoned: false }))
     }
 
     fn open_for_writing(&self, ino: Ino, id: &Id, json: bool, append: bool, content: Content) -> Opened {
@@ -162,7 +165,7 @@ impl Tree {
         };
         self.table.forget(ino, 1);
         entry.attr.size = 0;
-        let content = Content { data: Vec::new(), changed: Changed::Emptied(true) };
+        let content = Content { data: Vec::new(), changed: Changed::Emptied(true), abandoned: false };
         Ok((entry, self.open_for_writing(ino, id, false, flags & libc::O_APPEND != 0, content)))
     }
 
@@ -214,6 +217,7 @@ impl Tree {
             self.table.emptied(file.ino, false);
         }
         content.changed = changed;
+        content.abandoned = false;
     }
 
     /// The size of what is being written through a handle.
@@ -279,10 +283,19 @@ impl Tree {
         })
     }
 
-    /// A descriptor was closed.
-    pub fn flush(self: &Arc<Self>, fh: u64, done: Done<()>) {
+    /// A descriptor was closed, by this thread. If that was killed nothing is set, unless another one that has the file open
+    /// writes to it or closes it.
+    pub fn flush(self: &Arc<Self>, fh: u64, thread: u32, done: Done<()>) {
         match self.handles.get(fh) {
-            Ok(Handle::Attribute(file)) => self.commit(&file, false, done),
+            Ok(Handle::Attribute(file)) => {
+                let mut content = file.lock();
+                content.abandoned = content.changed != Changed::No && is_killed(thread);
+                if content.abandoned {
+                    return done(Ok(()));
+                }
+                drop(content);
+                self.commit(&file, false, done);
+            }
             Ok(_) => done(Ok(())),
             Err(error) => done(Err(error)),
         }
@@ -291,6 +304,11 @@ impl Tree {
     /// The last descriptor was closed.
     pub fn release(self: &Arc<Self>, fh: u64) {
         if let Some(Handle::Attribute(file)) = self.handles.remove(fh) {
+            let mut content = file.lock();
+            if content.abandoned {
+                self.set_changed(&file, &mut content, Changed::No);
+            }
+            drop(content);
             let id = file.id.clone();
             self.commit(
                 &file,

@@ -64,9 +64,9 @@ fn a_second_close_sets_only_what_was_written_since() {
     let world = one();
     let fh = world.open(&path("x"), libc::O_WRONLY | libc::O_CREAT).unwrap();
     world.vfs.write(fh, 0, b"1\n", false).unwrap();
-    wait(|done| world.vfs.flush(crate::vfs::ROOT, fh, 0, done)).unwrap();
+    wait(|done| world.vfs.flush(crate::vfs::ROOT, fh, 0, 0, done)).unwrap();
     world.write(&path("x"), "2").unwrap();
-    wait(|done| world.vfs.flush(crate::vfs::ROOT, fh, 0, done)).unwrap();
+    wait(|done| world.vfs.flush(crate::vfs::ROOT, fh, 0, 0, done)).unwrap();
     assert_eq!(world.read(&path("x")).unwrap(), "2\n");
     world.vfs.write(fh, 2, b"3\n", false).unwrap();
     world.close(fh).unwrap();
@@ -79,7 +79,7 @@ fn a_shell_that_closes_a_copy_first_does_not_empty_the_attribute() {
     let before = world.log().len();
     let fh = world.open(&path("lr"), libc::O_WRONLY | libc::O_TRUNC).unwrap();
     // dup2(3, 1); close(3)
-    wait(|done| world.vfs.flush(crate::vfs::ROOT, fh, 0, done)).unwrap();
+    wait(|done| world.vfs.flush(crate::vfs::ROOT, fh, 0, 0, done)).unwrap();
     world.vfs.write(fh, 0, b"7\n", false).unwrap();
     world.close(fh).unwrap();
     assert_eq!((world.read(&path("lr")).unwrap().as_str(), world.log().len()), ("7\n", before + 1));
@@ -116,7 +116,7 @@ fn rename_replaces_and_keeps_what_is_open() {
     // sed -i: a new file beside the old one, then renamed over it
     let fh = world.open(&path("sedXXXX"), libc::O_RDWR | libc::O_CREAT | libc::O_EXCL).unwrap();
     world.vfs.write(fh, 0, b"sgd\n", false).unwrap();
-    wait(|done| world.vfs.flush(crate::vfs::ROOT, fh, 0, done)).unwrap();
+    wait(|done| world.vfs.flush(crate::vfs::ROOT, fh, 0, 0, done)).unwrap();
     world.mv(&path("sedXXXX"), &path("opt.name")).unwrap();
     assert_eq!(world.ls(A).unwrap().len(), 3);
     assert_eq!(world.read(&path("opt.name")).unwrap(), "sgd\n");

@@ -180,7 +180,7 @@ impl World {
     }
 
     fn close(&self, fh: u64) -> Answer<()> {
-        let result = wait(|done| self.vfs.flush(ROOT, fh, 0, done));
+        let result = wait(|done| self.vfs.flush(ROOT, fh, 0, 0, done));
         self.vfs.release(ROOT, fh);
         result
     }
