@@ -119,3 +119,19 @@ def tmpfs(path):
         yield path
     finally:
         subprocess.run(["umount", path], check=True)
+
+
+@contextlib.contextmanager
+def ext4(path):
+    """An empty ext4 in an image in memory; needs root."""
+    with tmpfs(path + ".memory") as memory:
+        image = os.path.join(memory, "image")
+        with open(image, "wb") as file:
+            file.truncate(int(3.75 * (1 << 30)))
+        subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+        os.makedirs(path, exist_ok=True)
+        subprocess.run(["mount", "-o", "loop", image, path], check=True)
+        try:
+            yield path
+        finally:
+            subprocess.run(["umount", path], check=True)
