@@ -170,6 +170,34 @@ fn an_unlinked_file_lives_while_it_is_open() {
 }
 
 #[test]
+fn a_name_that_others_gave_to_another_file_is_that_file() {
+    let Fixture { cache: _cache, mount, entry, real } = fixture();
+    for round in 0..3 {
+        fs::write(entry.join("f"), "old").unwrap();
+        // The kernel keeps the name, and the daemon an open file.
+        let mut held = options().open(entry.join("f")).unwrap();
+        assert_eq!(fs::metadata(entry.join("f")).unwrap().len(), 3);
+        fs::write(real.join("g"), "replaced").unwrap();
+        fs::rename(real.join("g"), real.join("f")).unwrap();
+        match round {
+            0 => assert_eq!(read(entry.join("f")), "replaced"),
+            1 => {
+                fs::write(entry.join("f"), "written").unwrap();
+                assert_eq!(read(real.join("f")), "written");
+            }
+            _ => {
+                fs::remove_file(real.join("f")).unwrap();
+                assert_eq!(errno(File::open(entry.join("f"))), libc::ENOENT);
+            }
+        }
+        let mut text = String::new();
+        held.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "old", "who has it open keeps it");
+    }
+    mount.stop();
+}
+
+#[test]
 fn renames_replace_refuse_and_exchange() {
     let Fixture { cache: _cache, mount, entry, real, .. } = fixture();
     let rename = |from: &str, to: &str, flags| {

@@ -430,6 +430,12 @@ fn as_posix_has_it() {
     a.ok(&format!("open r {} RDONLY", fixture.file)).ok("lock r r 0 100");
     a.ok(&format!("open w {} WRONLY", fixture.file)).ok("lock w w 0 100 nb");
     b.ok(&format!("open f {}", fixture.file)).refused("lock f r 99 1 nb");
+    // Who gives up locks of the one kind keeps those of the other, though both are of one open file.
+    a.ok("lock r u").ok("flock w ex").ok("ofd w u");
+    b.refused("flock f ex nb");
+    a.ok("flock w un").ok("ofd w w nb").ok("flock w un");
+    b.refused("lock f w nb");
+    a.ok("ofd w u").ok("lock w w 0 100");
     // The same file unlinked.
     a.ok("flock w ex");
     fs::remove_file(&fixture.file).unwrap();

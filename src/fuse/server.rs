@@ -97,13 +97,14 @@ fn refresh_attr(negotiated: &Negotiated, ino: u64) {
 
 /// Makes the kernel forget what it keeps of a file, and replies then. Not here: the kernel waits for reads on their way, which
 /// may wait for this thread.
-fn forget_data(negotiated: Arc<Negotiated>, ino: INodeNo, reply: ReplyEmpty) {
+fn forget_data(vfs: Arc<Vfs>, negotiated: Arc<Negotiated>, ino: INodeNo, stale: Stale, reply: ReplyEmpty) {
     // Without a thread, the reply is dropped, which is EIO: the program would read what is old.
     let forget = move || {
-        if let Some(notifier) = negotiated.notifier.get()
-            && let Err(error) = notifier.inval_inode(ino, 0, 0)
-        {
-            log::debug!("the kernel was not told of new data: {error}");
+        let forgotten = negotiated.notifier.get().map(|notifier| notifier.inval_inode(ino, 0, 0));
+        match (forgotten, stale.seen) {
+            (Some(Ok(())), Some(seen)) => vfs.forgotten(ino.0, seen),
+            (Some(Err(error)), _) => log::debug!("the kernel was not told of new data: {error}"),
+            (Some(Ok(())) | None, _) => {}
         }
         reply.ok();
     };
@@ -455,9 +456,9 @@ impl Filesystem for Server {
         let range = vfs::Range { start, end };
         let thread = request.pid();
         let asked = LockRequest { ino: ino.0, fh: fh.0, owner: owner.0, pid, thread, kind, range };
-        let negotiated = Arc::clone(&self.negotiated);
+        let (vfs, negotiated) = (Arc::clone(&self.vfs), Arc::clone(&self.negotiated));
         let done = Box::new(move |result: vfs::Result<Stale>| match result {
-            Ok(stale) if stale.data => forget_data(negotiated, ino, reply),
+            Ok(stale) if stale.data => forget_data(vfs, negotiated, ino, stale, reply),
             Ok(stale) => {
                 if stale.attr {
                     refresh_attr(&negotiated, ino.0);

@@ -296,6 +296,10 @@ impl Vfs {
         };
         self.tree.locks.set(request, file.as_ref(), wait, Box::new(done));
     }
+    /// The kernel has forgotten the data of a file, as [`Self::set_lock`] has told it to ([`Stale::seen`]).
+    pub fn forgotten(&self, ino: Ino, seen: Signature) {
+        self.tree.contents.forgotten(ino, seen);
+    }
     /// The lock (of `fcntl`) that would be in the way of this one.
     pub fn find_lock(&self, request: LockRequest) -> Result<Option<HeldLock>> {
         self.tree.locks.find(request, self.lockable(request.fh)?.as_ref())

@@ -114,7 +114,13 @@ pub struct Stale {
     pub attr: bool,
     /// Data.
     pub data: bool,
+    /// What the file looked like then: to be handed back once the data is forgotten.
+    pub seen: Option<Signature>,
 }
+
+/// What a file looked like, to see whether it was changed behind the mount: a hash of size and times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signature(pub(super) u64);
 
 /// One name of a directory stream.
 #[derive(Debug, Clone, PartialEq, Eq)]

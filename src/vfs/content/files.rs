@@ -1,16 +1,17 @@
 //! Open files and directory streams.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::handles::{OpenDirectory, OpenFile};
-use super::nodes::{Closing, FileId, Place, Signature, file_ino};
+use super::handles::{Fresh, OpenDirectory, OpenFile};
+use super::nodes::{Closing, FileId, Place, file_ino};
 use super::stream::{RawEntry, Stream};
 use super::{Contents, Root, attr_of, stale};
 use crate::backing::{self, Stat, component, credentials};
-use crate::vfs::{Attr, Caller, DirEntry, Entry, Error, Ino, Opened, ROOT, Result, Stale};
+use crate::vfs::{Attr, Caller, DirEntry, Entry, Error, Ino, Opened, ROOT, Result, Signature, Stale};
 
 /// What of the flags of an `open` means something for the descriptor underneath. `O_DIRECT` is the kernel's business: the
 /// daemon's buffers are not aligned.
@@ -21,6 +22,17 @@ const FMODE_EXEC: i32 = 0x20;
 /// A file that was changed longer ago than this has another time after the next change, on any file system that counts
 /// time in ticks of the kernel.
 const SETTLED: Duration = Duration::from_millis(50);
+
+/// What an opened file is, compared with what the kernel knows.
+#[derive(Debug, Default)]
+struct Found {
+    /// The kernel may keep what it has read: nothing was changed since.
+    keep_cache: bool,
+    /// What it looks like, if the kernel is told to forget what it has read.
+    fresh: Option<Signature>,
+    /// The attributes that the kernel was told are old.
+    stale_attr: bool,
+}
 
 impl Contents {
     /// Opens a file.
@@ -46,14 +58,13 @@ impl Contents {
         Ok(self.add_file(ino, fd, flags, &stat))
     }
 
-    /// Opens a node by its last name, if no descriptor of it is at hand: one call less. None if that is not the way.
+    /// Opens a node by its last name: a name that others have given to another file, or removed, is stale, whatever is still held
+    /// of the old one. None if that is not the way.
     fn open_by_name(&self, caller: &Caller, ino: Ino, flags: i32) -> Result<Option<(OwnedFd, Stat)>> {
         let (parent, name, file) = {
-            let mut table = self.table();
-            let held = table.descriptor(ino).is_some();
+            let table = self.table();
             match table.get(ino).map(|node| (&node.place, node.file())) {
-                // What is truncated must be known to be the right file before.
-                Some((Place::Below(parent, name), Some(file))) if !held && flags & libc::O_TRUNC == 0 => {
+                Some((Place::Below(parent, name), Some(file))) if !table.is_nameless(ino) => {
                     (*parent, component(name)?, file)
                 }
                 Some(_) => return Ok(None),
@@ -61,6 +72,11 @@ impl Contents {
             }
         };
         let directory = self.directory(parent)?.ok_or(Error::Stale)?;
+        if flags & libc::O_TRUNC != 0 {
+            // What is truncated must be known to be the right file before.
+            let found = backing::stat_at(directory.as_fd(), &name).map_err(stale)?;
+            return if FileId::of(&found) == file { Ok(None) } else { Err(Error::Stale) };
+        }
         let opened = {
             let _caller = self.take_on(caller)?;
             backing::open_at(directory.as_fd(), &name, flags)
@@ -103,54 +119,85 @@ impl Contents {
         let passthrough = self.passthrough();
         let writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
         let executed = flags & FMODE_EXEC != 0;
-        let fh = self.handles.insert_file(OpenFile { ino, fd: Arc::clone(&fd), writable, executed });
-        let (keep_cache, stale_attr) = self.note_open(ino, stat);
+        let found = self.note_open(ino, stat);
+        let file = OpenFile { ino, fd: Arc::clone(&fd), writable, executed, fresh: Fresh::new(found.fresh) };
+        let fh = self.handles.insert_file(file);
         let mut table = self.table();
         table.opened(ino, fh, Arc::clone(&fd));
         drop(table);
         Opened {
             fh,
-            keep_cache,
+            keep_cache: found.keep_cache,
             no_flush: self.backing.is_local() && is_seldom_locked(flags),
             backing: passthrough.then_some(fd),
-            stale_attr,
+            stale_attr: found.stale_attr,
             ..Opened::default()
         }
     }
 
-    /// Whether the kernel may keep what it has read, because nothing was changed since the last open; and whether the
-    /// attributes that it was told are old.
-    fn note_open(&self, ino: Ino, stat: &Stat) -> (bool, bool) {
+    /// Compares a file that is opened with what the kernel knows of it.
+    fn note_open(&self, ino: Ino, stat: &Stat) -> Found {
         let now = Signature::of(stat);
         let settled = is_settled(stat);
         let mut table = self.table();
-        let Some(node) = table.get_mut(ino) else { return (false, false) };
-        let keep = node.opened == Some(now);
-        node.opened = settled.then_some(now);
-        (keep, node.told.is_some_and(|told| told != now))
+        let Some(node) = table.get_mut(ino) else { return Found::default() };
+        let keep_cache = node.opened == Some(now);
+        if !settled {
+            node.opened = None;
+        }
+        Found {
+            keep_cache,
+            fresh: (settled && !keep_cache).then_some(now),
+            stale_attr: node.told.is_some_and(|told| told != now),
+        }
+    }
+
+    /// The kernel has had the answer to an open, and has forgotten what was older: from here on, others may keep what it reads.
+    fn answered(&self, ino: Ino, fresh: &Fresh) {
+        if let Some(seen) = fresh.take()
+            && let Some(node) = self.table().get_mut(ino)
+        {
+            node.opened = Some(seen);
+        }
     }
 
     /// A program got a lock on a file: what others have written until then, with locks of their own, it must see.
     pub fn locked(&self, ino: Ino, file: BorrowedFd<'_>) -> Stale {
-        /// Files of which is kept what they looked like.
-        const REMEMBERED: usize = 1 << 16;
-        let Ok(stat) = backing::stat(file) else { return Stale { attr: true, data: true } };
+        let Ok(stat) = backing::stat(file) else { return Stale { attr: true, data: true, seen: None } };
         let now = Signature::of(&stat);
         let attr = self.table().get(ino).is_some_and(|node| node.told.is_some_and(|told| told != now));
         if self.passthrough() {
-            return Stale { attr, data: false };
+            return Stale { attr, ..Stale::default() };
         }
-        let mut locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
-        if locked.len() >= REMEMBERED {
-            locked.clear();
+        let mut known = self.known_locked();
+        let settled = is_settled(&stat);
+        let data = known.get(&ino) != Some(&now);
+        if !settled {
+            known.remove(&ino);
         }
-        let before = if is_settled(&stat) { locked.insert(ino, now) } else { locked.remove(&ino) };
-        Stale { attr, data: before != Some(now) }
+        Stale { attr, data, seen: (data && settled).then_some(now) }
+    }
+
+    /// The kernel has forgotten the data of a file, after it looked like this. Not before: who gets a lock meanwhile must not take
+    /// it for forgotten.
+    pub fn forgotten(&self, ino: Ino, seen: Signature) {
+        /// Files of which is kept what they looked like.
+        const REMEMBERED: usize = 1 << 16;
+        let mut known = self.known_locked();
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(ino, seen);
+    }
+
+    fn known_locked(&self) -> MutexGuard<'_, HashMap<Ino, Signature>> {
+        self.locked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads.
     pub fn read(&self, fh: u64, offset: u64, size: u32) -> Result<Vec<u8>> {
         let file = self.handles.file(fh)?;
+        self.answered(file.ino, &file.fresh);
         Ok(backing::read_at(file.as_fd(), offset, usize::try_from(size).map_err(|_| Error::Invalid)?)?)
     }
 
@@ -179,6 +226,7 @@ impl Contents {
     /// The last one was.
     pub fn release(&self, fh: u64) {
         if let Some(file) = self.handles.remove_file(fh) {
+            self.answered(file.ino, &file.fresh);
             let mut closing = Closing::new();
             self.table().closed(file.ino, fh, &mut closing);
         }
@@ -213,17 +261,18 @@ impl Contents {
     pub fn opendir(&self, _caller: &Caller, ino: Ino) -> Result<Opened> {
         let directory = self.directory(ino)?;
         let transient = self.handles.directories() >= self.streams;
-        let keep_cache = match &directory {
-            Some(fd) => self.note_open(ino, &backing::stat(fd.as_fd())?).0,
-            None => false,
+        let found = match &directory {
+            Some(fd) => self.note_open(ino, &backing::stat(fd.as_fd())?),
+            None => Found::default(),
         };
         let cache_dir = directory.is_some() && !self.table().is_shared(ino);
         let fd = match directory.filter(|_| !transient) {
             Some(directory) => Some(backing::open_directory_stream(directory.as_fd())?),
             None => None,
         };
-        let fh = self.handles.insert_directory(OpenDirectory::new(ino, Stream::new(fd), transient));
-        Ok(Opened { fh, cache_dir, keep_cache: keep_cache && cache_dir, ..Opened::default() })
+        let stream = OpenDirectory::new(ino, Stream::new(fd), transient, Fresh::new(found.fresh));
+        let fh = self.handles.insert_directory(stream);
+        Ok(Opened { fh, cache_dir, keep_cache: found.keep_cache && cache_dir, ..Opened::default() })
     }
 
     /// Does something with a stream.
@@ -286,6 +335,7 @@ impl Contents {
         cookie: u64,
         add: &mut dyn FnMut(Option<BorrowedFd<'_>>, DirEntry) -> bool,
     ) -> Result<()> {
+        self.answered(directory.ino, &directory.fresh);
         let (view, parent, dev) = {
             let table = self.table();
             let node = table.get(directory.ino).ok_or(Error::Stale)?;
@@ -314,7 +364,9 @@ impl Contents {
 
     /// Closes a stream.
     pub fn releasedir(&self, fh: u64) {
-        self.handles.remove_directory(fh);
+        if let Some(directory) = self.handles.remove_directory(fh) {
+            self.answered(directory.ino, &directory.fresh);
+        }
     }
 
     /// Makes a directory durable. Gives the root, if it is an entry's own directory.
@@ -334,7 +386,7 @@ fn is_seldom_locked(flags: i32) -> bool {
 }
 
 /// Whether a change after now would give the file another time than it has.
-fn is_settled(stat: &Stat) -> bool {
+pub(super) fn is_settled(stat: &Stat) -> bool {
     let Ok(now) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) else { return false };
     let changed =
         u64::try_from(stat.ctime.sec).map(|sec| Duration::new(sec, stat.ctime.nsec)).unwrap_or_default();

@@ -3,9 +3,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::stream::Stream;
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use crate::vfs::{CONTENT_BIT, Error, Ino, Result};
+use crate::vfs::{CONTENT_BIT, Error, Ino, Result, Signature};
 
 /// An open file.
 #[derive(Debug)]
@@ -15,6 +15,29 @@ pub(super) struct OpenFile {
     pub writable: bool,
     /// A program that runs from it, or is about to.
     pub executed: bool,
+    pub fresh: Fresh,
+}
+
+/// What a file looked like when it was opened, until the kernel has certainly had the answer.
+#[derive(Debug)]
+pub(super) struct Fresh {
+    waiting: AtomicBool,
+    seen: Option<Signature>,
+}
+
+impl Fresh {
+    pub fn new(seen: Option<Signature>) -> Self {
+        Self { waiting: AtomicBool::new(seen.is_some()), seen }
+    }
+
+    /// What it looked like, once.
+    pub fn take(&self) -> Option<Signature> {
+        if self.waiting.load(Ordering::Relaxed) && self.waiting.swap(false, Ordering::Relaxed) {
+            self.seen
+        } else {
+            None
+        }
+    }
 }
 
 /// An open directory stream.
@@ -23,12 +46,13 @@ pub(super) struct OpenDirectory {
     pub ino: Ino,
     /// It has a descriptor only while it is read: too many are open.
     pub transient: bool,
+    pub fresh: Fresh,
     stream: Mutex<Stream>,
 }
 
 impl OpenDirectory {
-    pub fn new(ino: Ino, stream: Stream, transient: bool) -> Self {
-        Self { ino, transient, stream: Mutex::new(stream) }
+    pub fn new(ino: Ino, stream: Stream, transient: bool, fresh: Fresh) -> Self {
+        Self { ino, transient, fresh, stream: Mutex::new(stream) }
     }
 
     /// The stream; one call at a time. Nothing else is locked by who holds it but the table, for moments.
@@ -118,9 +142,13 @@ impl Handles {
         }
     }
 
-    pub fn remove_directory(&self, fh: u64) {
-        if self.remove(fh).is_some() {
-            self.directories.fetch_sub(1, Ordering::Relaxed);
+    pub fn remove_directory(&self, fh: u64) -> Option<Arc<OpenDirectory>> {
+        match self.remove(fh) {
+            Some(Handle::Directory(directory)) => {
+                self.directories.fetch_sub(1, Ordering::Relaxed);
+                Some(directory)
+            }
+            Some(Handle::File(_)) | None => None,
         }
     }
 }

@@ -18,8 +18,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use self::handles::Handles;
-use self::nodes::{Closing, FileId, Place, Signature, Start, Step, Table, Way, entry_of};
-use super::{Attr, Caller, Entry, Error, Ino, Result, StatFs, Time};
+use self::nodes::{Closing, FileId, Place, Start, Step, Table, Way, entry_of};
+use super::{Attr, Caller, Entry, Error, Ino, Result, Signature, StatFs, Time};
 pub use crate::backing::credentials::without_privileges;
 use crate::backing::credentials::{self, Impersonation, Umask};
 use crate::backing::{self, Backing, Stat, component};

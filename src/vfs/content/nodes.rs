@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::Root;
 use crate::backing::{Stat, StatTime};
 use crate::name::Id;
-use crate::vfs::{CONTENT_BIT, Ino};
+use crate::vfs::{CONTENT_BIT, Ino, Signature};
 
 /// Which file: the same for all its names, another one after the inode number was used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,12 +62,8 @@ pub(super) enum Place {
     Below(Ino, Box<OsStr>),
 }
 
-/// What a file looked like when the kernel was last told, to see whether it was changed behind the mount: a hash of size
-/// and times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Signature(u64);
-
 impl Signature {
+    /// Of what is there now.
     pub fn of(stat: &Stat) -> Self {
         let (mtime, ctime) = (stat.mtime, stat.ctime);
         let times =
@@ -99,7 +95,7 @@ pub(super) struct Node {
     slot: Option<u32>,
     /// As the kernel last heard it with attributes.
     pub told: Option<Signature>,
-    /// At the last open, after which the kernel has kept what it read; none if a later change might not have shown.
+    /// Nothing that the kernel has kept of the data is older than this; none if a later change might not have shown.
     pub opened: Option<Signature>,
 }
 
@@ -466,6 +462,11 @@ impl Table {
             }
         }
         self.remove_unused(ino, closing);
+    }
+
+    /// Whether the name of a node was removed: a descriptor is the only way to it.
+    pub fn is_nameless(&self, ino: Ino) -> bool {
+        self.nodes.get(&ino).and_then(|node| node.own.as_ref()).is_some_and(|own| own.held.is_some())
     }
 
     /// A descriptor of the node if there is one now.

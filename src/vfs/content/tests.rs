@@ -338,6 +338,47 @@ fn changes_behind_the_mount_are_seen_at_open() {
 }
 
 #[test]
+fn what_is_not_forgotten_yet_is_not_kept() {
+    let world = World::new();
+    fs::create_dir(world.path("e1")).unwrap();
+    let path = world.path("e1/f");
+    fs::write(&path, b"one").unwrap();
+    let old = std::time::SystemTime::now() - Duration::from_secs(9);
+    File::open(&path).unwrap().set_modified(old).unwrap();
+    let root = world.root("e1");
+    let ino = world.lookup(root, "f").unwrap().attr.ino;
+    wait_until_settled(&path);
+    let contents = &world.contents;
+    // The second is answered, maybe, before the kernel has had the answer to the first.
+    let (one, two) = (contents.open(&world.me, ino, 0).unwrap(), contents.open(&world.me, ino, 0).unwrap());
+    assert!(!one.keep_cache && !two.keep_cache);
+    // Who reads has had the answer.
+    contents.read(one.fh, 0, 9).unwrap();
+    assert!(contents.open(&world.me, ino, 0).unwrap().keep_cache);
+    // So it is with names of a directory.
+    wait_until_settled(&world.path("e1"));
+    let (one, two) = (contents.opendir(&world.me, root).unwrap(), contents.opendir(&world.me, root).unwrap());
+    assert!(!one.keep_cache && !two.keep_cache);
+    contents.releasedir(two.fh);
+    assert!(contents.opendir(&world.me, root).unwrap().keep_cache);
+    // And with what is read under locks.
+    let file = File::open(&path).unwrap();
+    let (one, two) = (contents.locked(ino, file.as_fd()), contents.locked(ino, file.as_fd()));
+    assert!(one.data && two.data, "the first has not come to its end");
+    contents.forgotten(ino, one.seen.unwrap());
+    assert!(!contents.locked(ino, file.as_fd()).data);
+}
+
+/// Waits until a further change of a file would show in its times.
+fn wait_until_settled(path: &std::path::Path) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !files::is_settled(&backing::stat(File::open(path).unwrap().as_fd()).unwrap()) {
+        assert!(std::time::Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn numbers_of_readdir_are_those_of_stat() {
     let world = World::new();
     fs::create_dir_all(world.path("e1/d")).unwrap();

@@ -218,21 +218,18 @@ impl Shared {
             | (Some(LockKind::Shared), Some(libc::O_WRONLY)) => {
                 return Family::Flock;
             }
-            (None, _) => {
-                // An owner has locks of one family, unless it is an open file with locks of its own (F_OFD_SETLK).
-                let table = self.table();
-                let holders =
-                    table.files.get(&request.ino).map_or(&[] as &[Holder], |file| file.holders.as_slice());
-                let mut own = holders.iter().filter(|holder| holder.owner == request.owner);
-                match (own.next(), own.next()) {
-                    (Some(only), None) => return only.family,
-                    (None, _) => return Family::Either,
-                    _ => {}
-                }
-            }
             _ => {}
         }
-        asker::family(request.thread)
+        match asker::family(request.thread) {
+            // What cannot be known of who unlocks is what it has, which is one family nearly always: an owner is a process, or an
+            // open file, which has locks of fcntl only if they are its own (F_OFD_SETLK).
+            Family::Either if request.kind.is_none() => {
+                let table = self.table();
+                let own = table.holders(request.ino).iter().filter(|holder| holder.owner == request.owner);
+                own.map(|holder| holder.family).reduce(Family::with).unwrap_or(Family::Either)
+            }
+            family => family,
+        }
     }
 
     /// Unlocks what an owner has.
@@ -374,24 +371,28 @@ impl Shared {
 
     fn has_others(&self, Claim { request, family, .. }: &Claim) -> bool {
         let table = self.table();
-        let holders = table.files.get(&request.ino).map_or(&[] as &[Holder], |file| file.holders.as_slice());
-        holders.iter().any(|holder| holder.family.meets(*family) && !holder.is_of(request, *family))
+        let mut holders = table.holders(request.ino).iter();
+        holders.any(|holder| holder.family.meets(*family) && !holder.is_of(request, *family))
     }
 
     /// The process of this mount that holds a lock; 0 if it is none of it.
     fn who_has(&self, request: &LockRequest, held: &HeldLock) -> u32 {
         let table = self.table();
-        let holders = table.files.get(&request.ino).map_or(&[] as &[Holder], |file| file.holders.as_slice());
         let has = |holder: &&Holder| {
             holder.family != Family::Flock
                 && !holder.is_of(request, Family::Fcntl)
                 && holder.ranges.has(held.range, held.kind)
         };
-        holders.iter().find(has).map_or(0, |holder| holder.pid)
+        table.holders(request.ino).iter().find(has).map_or(0, |holder| holder.pid)
     }
 }
 
 impl Table {
+    /// All who have locked something of a file.
+    fn holders(&self, ino: Ino) -> &[Holder] {
+        self.files.get(&ino).map_or(&[], |file| &file.holders)
+    }
+
     /// A descriptor of the file that a virtual one is locked on. Nobody else has that file: this waits for nothing.
     fn nameless(&mut self, ino: Ino) -> io::Result<Arc<OwnedFd>> {
         let file = self.files.get(&ino).and_then(|file| file.nameless.clone());
