@@ -100,7 +100,7 @@ fn a_cache_that_does_not_fit_into_memory_is_refused_in_words() {
     // A mount says so before it is live, in the foreground and in the background.
     let point = common::scratch();
     for more in [&["-f"][..], &["--log", "/dev/null"]] {
-        let mut command = limited(300 * MIB);
+        let mut command = limited(150 * MIB);
         command.arg(binary()).arg("mount").arg(cache.path()).arg(point.path()).args(more);
         let message = run(&mut command).fails();
         assert!(message.contains("not enough memory"), "{message}");

@@ -32,7 +32,7 @@ class Node:
     def up(self, seconds=LIVE):
         """Mounts the cache; also over what a killed daemon has left there."""
         words = [self.program, "mount", self.cache, self.mnt, "-f", "-o", self.options]
-        environment = dict(os.environ, RUST_LOG=os.environ.get("RUST_LOG", "info"), RUST_BACKTRACE="1")
+        environment = dict(os.environ, RUST_LOG=os.environ.get("RUST_LOG", "info"), RUST_BACKTRACE="1", CACHEDIRFS_KEEP="0")
         self.daemon = start(words, self.log, self.machine, env=environment)
 
         def live():

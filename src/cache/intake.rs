@@ -5,15 +5,18 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::load::Loading;
+use super::memory::{self, RESERVE};
 use super::publish::Account;
 use super::{CacheError, Inner, Published, hold};
 use crate::name::Id;
 use crate::record::{Locator, Piece, Record, parse_line, parse_record};
-use crate::store::{Generation, Sink};
+use crate::store::{Generation, Sink, each_line};
 
 /// Lines are taken into the index when so many bytes or lines have come together.
 const BATCH_BYTES: usize = 4 << 20;
 const BATCH_LINES: usize = 4096;
+/// For work that takes more bytes it is looked whether there are so many.
+const LARGE: u64 = 1 << 20;
 /// So many records are applied at a time, for readers wait as long.
 const SLICE: usize = 256;
 
@@ -54,16 +57,27 @@ impl Sink for Intake<'_> {
         self.loading = Some(Loading::new(&self.inner.index(), generation));
     }
 
+    fn lines(&mut self, offset: u64, bytes: &[u8]) {
+        if self.failed.is_some() {
+            return;
+        }
+        match &mut self.loading {
+            Some(loading) => {
+                let taken = loading.lines(offset, bytes);
+                self.loaded(taken);
+            }
+            None => each_line(offset, bytes, |at, line| self.line(at, line)),
+        }
+    }
+
     fn line(&mut self, at: Locator, line: &[u8]) {
         if self.failed.is_some() {
             return;
         }
         if let Some(loading) = &mut self.loading {
-            if let Err(error) = loading.line(at, line) {
-                // What was gathered is given back at once.
-                self.loading = None;
-                self.failed = Some(error);
-            }
+            let newline = at.offset + line.len() as u64;
+            let taken = loading.lines(at.offset, line).and_then(|()| loading.lines(newline, b"\n"));
+            self.loaded(taken);
             return;
         }
         let start = self.bytes.len();
@@ -108,6 +122,7 @@ impl<'c> Intake<'c> {
         let (fresh, generation, mut account) = loading.finish()?;
         account.live_bytes =
             fresh.live().iter().filter_map(|row| fresh.locator(crate::index::Row(row))).map(size).sum();
+        account.replaced = self.account.replaced + 1;
         *self.account = account;
         let _former = {
             let mut index = self.inner.index_mut();
@@ -123,6 +138,28 @@ impl<'c> Intake<'c> {
     pub fn abort(&mut self) {
         self.loading = None;
         self.flush();
+    }
+
+    /// Does the work that changes have left behind in the index, a piece at a time: readers wait as long.
+    fn tidy(&self) {
+        loop {
+            let needed = self.inner.index().tidying_bytes();
+            let Some(needed) = needed else { return };
+            if needed > LARGE && memory::available() < needed.saturating_add(RESERVE) {
+                // The index answers without it, too.
+                return;
+            }
+            self.inner.index_mut().tidy();
+        }
+    }
+
+    /// Gives up a load that failed.
+    fn loaded(&mut self, taken: Result<(), CacheError>) {
+        if let Err(error) = taken {
+            // What was gathered is given back at once.
+            self.loading = None;
+            self.failed = Some(error);
+        }
     }
 
     /// What has changed.
@@ -192,6 +229,8 @@ impl<'c> Intake<'c> {
                 self.account.records += 1;
                 self.published.rows.push(index.apply(&step.record, old, step.at));
             }
+            drop(index);
+            self.tidy();
         }
         Ok(())
     }

@@ -1,29 +1,31 @@
-//! Loading a replaced log: one thread parses ahead while this one fills the index.
+//! Loading a replaced log: readers on threads of their own take stretches of it apart, and this one puts together what they
+//! found, in the order of the log.
 
-use std::ops::Range;
-use std::sync::{Arc, mpsc};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use super::CacheError;
-use super::intake::within;
 use super::memory::{self, RESERVE};
 use super::publish::Account;
-use crate::index::{Index, Loader};
-use crate::record::{Locator, Piece, parse_line};
+use crate::index::{Finished, Index, Loader, Part, Reader, Unfinished};
+use crate::record::Locator;
 use crate::store::Generation;
 
-/// So many bytes of lines are gathered before they are parsed.
-const SEGMENT: usize = 16 << 20;
-/// So many lines are parsed at a time.
-const BATCH: usize = 512;
-/// So many batches may wait to be indexed.
-const AHEAD: usize = 8;
+/// So many bytes of lines are taken apart together.
+const STRETCH: usize = 4 << 20;
+/// More readers than this find more than one thread can put together.
+const READERS: usize = 4;
+/// So many stretches for each reader may be under way.
+const AHEAD: usize = 3;
 /// While it is finished an index takes more than before and after: so many times what it has taken by then.
 const PEAK: u64 = 2;
 /// What this many bytes of the log took tells what the whole will take.
 const TELLING: u64 = 64 << 20;
-
-/// A line's part that was parsed.
-type Parsed<'b> = (Locator, Piece<'b>);
+/// After so many stretches it is looked at how much memory is left.
+const OFTEN: u64 = 4;
 
 /// A replaced log on its way to become the index.
 #[derive(Debug)]
@@ -31,8 +33,10 @@ pub(super) struct Loading {
     loader: Loader,
     generation: Arc<Generation>,
     account: Account,
+    /// Lines that wait, and where in the log the first one begins.
     bytes: Vec<u8>,
-    lines: Vec<(Range<usize>, Locator)>,
+    offset: u64,
+    readers: Readers,
     /// Resident memory at the beginning.
     before: u64,
     /// Bytes of lines that were loaded.
@@ -47,29 +51,30 @@ impl Loading {
             generation: Arc::clone(generation),
             account: Account::default(),
             bytes: Vec::new(),
-            lines: Vec::new(),
+            offset: 0,
+            readers: Readers::default(),
             before: memory::resident(),
             loaded: 0,
         }
     }
 
-    /// Takes a line. An error means that there is not memory enough for this log.
-    pub fn line(&mut self, at: Locator, line: &[u8]) -> Result<(), CacheError> {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(line);
-        self.lines.push((start..self.bytes.len(), at));
-        if self.bytes.len() >= SEGMENT {
-            self.load();
-            self.afford(at.offset)?;
+    /// Takes whole lines, each with its `\n`. An error means that there is not memory enough for this log.
+    pub fn lines(&mut self, offset: u64, bytes: &[u8]) -> Result<(), CacheError> {
+        if self.offset + self.bytes.len() as u64 != offset {
+            self.read()?;
+            self.offset = offset;
         }
-        Ok(())
+        if self.bytes.is_empty() {
+            self.bytes.reserve(STRETCH + (STRETCH >> 2));
+        }
+        self.bytes.extend_from_slice(bytes);
+        if self.bytes.len() >= STRETCH { self.read() } else { Ok(()) }
     }
 
     /// Whether there is memory for the whole of the log, as far as that can be told from what the lines before an offset took.
     fn afford(&self, offset: u64) -> Result<(), CacheError> {
         let size = self.generation.size().unwrap_or(offset).max(offset);
-        let lines = self.lines.capacity().saturating_mul(size_of::<(Range<usize>, Locator)>());
-        let buffers = u64::try_from(self.bytes.capacity().saturating_add(lines)).unwrap_or(u64::MAX);
+        let buffers = self.readers.under_way() * STRETCH as u64;
         let taken = memory::resident().saturating_sub(self.before).saturating_sub(buffers);
         if self.loaded < TELLING && offset > 0 {
             // Too little to tell from.
@@ -94,68 +99,195 @@ impl Loading {
 
     /// The index of all lines, its log, and the log's account.
     pub fn finish(mut self) -> Result<(Index, Arc<Generation>, Account), CacheError> {
-        self.load();
+        let last = std::mem::take(&mut self.bytes);
+        if !last.is_empty() {
+            self.readers.read(self.offset, last);
+        }
+        while let Some(read) = self.readers.wait() {
+            self.take(read);
+        }
         self.afford(0)?;
-        let Self { loader, generation, account, bytes, lines, .. } = self;
+        let Self { loader, generation, account, readers, .. } = self;
         // Not needed any more, while finishing needs memory.
-        drop((bytes, lines));
-        Ok((loader.finish(), generation, account))
+        drop(readers);
+        Ok((loader.finish_by(finish), generation, account))
     }
 
-    /// Loads what was gathered.
-    fn load(&mut self) {
-        let Self { loader, account, bytes, lines, .. } = self;
-        let mut add = |batch: Vec<Parsed<'_>>| {
-            for (at, piece) in batch {
-                match piece {
-                    Piece::Record(record) => {
-                        account.records += 1;
-                        loader.add(&record, at);
-                    }
-                    Piece::Malformed(_) => account.damage(at),
-                }
-            }
-        };
-        let (bytes, batches) = (&*bytes, || lines.chunks(BATCH));
-        let done = lines.len() > BATCH && parallel(bytes, batches(), &mut add);
-        if !done {
-            batches().for_each(|batch| add(parse(bytes, batch)));
+    /// Has the lines that wait read, and takes what was found meanwhile.
+    fn read(&mut self) -> Result<(), CacheError> {
+        let bytes = std::mem::take(&mut self.bytes);
+        let offset = self.offset;
+        self.offset += bytes.len() as u64;
+        if bytes.is_empty() {
+            return Ok(());
         }
-        self.loaded += self.bytes.len() as u64;
-        self.bytes.clear();
-        self.lines.clear();
+        self.readers.start();
+        self.readers.read(offset, bytes);
+        while let Some(read) = self.readers.next() {
+            self.take(read);
+        }
+        if self.readers.given.is_multiple_of(OFTEN) { self.afford(self.offset) } else { Ok(()) }
+    }
+
+    fn take(&mut self, read: Read) {
+        let Read { reader, part, bytes } = read;
+        self.loaded += bytes.len() as u64;
+        self.account.records += part.records;
+        part.malformed.iter().for_each(|&at| self.account.damage(at));
+        self.loader.take(reader, part);
+        if self.bytes.capacity() == 0 {
+            self.bytes = bytes;
+            self.bytes.clear();
+        }
     }
 }
 
-/// Parses on another thread; false if there is none to have.
-fn parallel<'b>(
-    bytes: &'b [u8],
-    batches: std::slice::Chunks<'b, (Range<usize>, Locator)>,
-    add: &mut impl FnMut(Vec<Parsed<'b>>),
-) -> bool {
-    std::thread::scope(|scope| {
-        let (sender, receiver) = mpsc::sync_channel(AHEAD);
-        let parser =
-            std::thread::Builder::new().name("cachedirfs-parse".to_owned()).spawn_scoped(scope, move || {
-                for batch in batches {
-                    if sender.send(parse(bytes, batch)).is_err() {
-                        break;
-                    }
-                }
-            });
-        if parser.is_ok() {
-            receiver.iter().for_each(add);
-        }
-        parser.is_ok()
-    })
+/// Lines to read: the number of the stretch, where it begins, and its bytes.
+type Lines = (u64, u64, Vec<u8>);
+
+/// What was found in a stretch, by which reader; and its bytes, to be used again.
+#[derive(Debug)]
+struct Read {
+    reader: usize,
+    part: Part,
+    bytes: Vec<u8>,
 }
 
-fn parse<'b>(bytes: &'b [u8], lines: &[(Range<usize>, Locator)]) -> Vec<Parsed<'b>> {
-    let mut parsed = Vec::with_capacity(lines.len());
-    for (range, at) in lines {
-        for (range, piece) in parse_line(bytes.get(range.clone()).unwrap_or_default()) {
-            parsed.push((within(*at, &range), piece));
+type Outcome = (u64, std::thread::Result<Read>);
+
+/// Threads that read, or, of a small log, none.
+#[derive(Debug, Default)]
+struct Readers {
+    threads: Vec<JoinHandle<()>>,
+    lines: Option<Sender<Lines>>,
+    found: Option<Receiver<Outcome>>,
+    /// Found before one that comes earlier in the log.
+    early: BTreeMap<u64, std::thread::Result<Read>>,
+    /// Number of stretches given to readers, and taken from them.
+    given: u64,
+    taken: u64,
+    /// Reads if there are no threads.
+    own: Reader,
+}
+
+impl Readers {
+    /// Stretches whose bytes are held: those that are read, and one that is gathered.
+    fn under_way(&self) -> u64 {
+        self.given - self.taken + 1
+    }
+
+    /// Starts the threads, if there are processors for them.
+    fn start(&mut self) {
+        if self.lines.is_some() {
+            return;
+        }
+        let count = memory::threads(READERS);
+        if count < 2 {
+            return;
+        }
+        let (lines, queue) = mpsc::channel::<Lines>();
+        let (sender, found) = mpsc::channel();
+        let queue = Arc::new(Mutex::new(queue));
+        for number in 0..count {
+            let (queue, sender) = (Arc::clone(&queue), sender.clone());
+            let body = move || {
+                let mut reader = Reader::default();
+                loop {
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok((number_of_stretch, offset, bytes)) = next else { return };
+                    let read = catch_unwind(AssertUnwindSafe(|| {
+                        reader.lines(offset, &bytes);
+                        Read { reader: number, part: reader.part(), bytes }
+                    }));
+                    if sender.send((number_of_stretch, read)).is_err() {
+                        return;
+                    }
+                }
+            };
+            let thread = std::thread::Builder::new().name("cachedirfs-read".to_owned()).spawn(body);
+            self.threads.extend(thread);
+        }
+        if !self.threads.is_empty() {
+            self.lines = Some(lines);
+            self.found = Some(found);
         }
     }
-    parsed
+
+    /// Gives a stretch to whoever is free; they must come in the order of the log.
+    fn read(&mut self, offset: u64, bytes: Vec<u8>) {
+        let number = self.given;
+        self.given += 1;
+        if let Some(lines) = &self.lines {
+            // The threads wait until the sender is gone.
+            let _ = lines.send((number, offset, bytes));
+            return;
+        }
+        // Numbers of threads are below that.
+        self.own.lines(offset, &bytes);
+        let part = self.own.part();
+        self.early.insert(number, Ok(Read { reader: READERS, part, bytes }));
+    }
+
+    /// The next stretch, if it is there or too many are under way.
+    fn next(&mut self) -> Option<Read> {
+        let busy = self.given - self.taken > (AHEAD * self.threads.len()) as u64;
+        while !self.early.contains_key(&self.taken) {
+            let found = self.found.as_ref()?;
+            let outcome = if busy { found.recv().ok()? } else { found.try_recv().ok()? };
+            self.early.insert(outcome.0, outcome.1);
+        }
+        self.pop()
+    }
+
+    /// The next stretch; `None` if that was all.
+    fn wait(&mut self) -> Option<Read> {
+        while self.taken < self.given && !self.early.contains_key(&self.taken) {
+            let outcome = self.found.as_ref()?.recv().ok()?;
+            self.early.insert(outcome.0, outcome.1);
+        }
+        self.pop()
+    }
+
+    fn pop(&mut self) -> Option<Read> {
+        let read = self.early.remove(&self.taken)?;
+        self.taken += 1;
+        match read {
+            Ok(read) => Some(read),
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.lines = None;
+        for thread in self.threads.drain(..) {
+            // What happened to it was told with its stretch.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Finishes all keys, on several threads if there are processors for them.
+fn finish(columns: Vec<Unfinished>) -> Vec<Finished> {
+    let count = memory::threads(columns.len());
+    let queue = Mutex::new(columns.into_iter().enumerate());
+    let work = || {
+        let mut finished = Vec::new();
+        while let Some((number, column)) = { queue.lock().unwrap_or_else(PoisonError::into_inner).next() } {
+            finished.push((number, column.finish()));
+        }
+        finished
+    };
+    let mut finished = std::thread::scope(|scope| {
+        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..count).filter_map(spawn).collect();
+        let mut finished = work();
+        for other in others {
+            finished.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        finished
+    });
+    finished.sort_unstable_by_key(|(number, _)| *number);
+    finished.into_iter().map(|(_, column)| column).collect()
 }

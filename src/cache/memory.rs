@@ -91,17 +91,30 @@ fn machine() -> Option<u64> {
     Some(field(&text, "MemAvailable:")?.saturating_add(field(&text, "SwapFree:").unwrap_or(0)))
 }
 
+/// How many threads a large piece of work may have. Each takes address space for its stack and its share of the allocator, long
+/// before it takes memory: where that is limited, there are none.
+pub(super) fn threads(most: usize) -> usize {
+    let limited = LIMITS.into_iter().any(|(resource, _)| limit(resource).is_some());
+    if limited { 1 } else { std::thread::available_parallelism().map_or(1, usize::from).min(most) }
+}
+
+/// The limits of this process, and what counts towards them.
+const LIMITS: [(libc::__rlimit_resource_t, &str); 2] =
+    [(libc::RLIMIT_AS, "VmSize:"), (libc::RLIMIT_DATA, "VmData:")];
+
+/// A limit of this process, if there is one.
+fn limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the place for the answer is valid for the call.
+    let known = unsafe { libc::getrlimit(resource, &raw mut limit) } == 0;
+    (known && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
 /// What is left of the limits of this process.
 fn limits() -> Option<u64> {
     let text = read(Path::new("/proc/self/status"))?;
-    let left = |resource, name| {
-        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: the place for the answer is valid for the call.
-        let known = unsafe { libc::getrlimit(resource, &raw mut limit) } == 0;
-        (known && limit.rlim_cur != libc::RLIM_INFINITY)
-            .then(|| limit.rlim_cur.saturating_sub(field(&text, name).unwrap_or(0)))
-    };
-    [left(libc::RLIMIT_AS, "VmSize:"), left(libc::RLIMIT_DATA, "VmData:")].into_iter().flatten().min()
+    let left = |(resource, name)| Some(limit(resource)?.saturating_sub(field(&text, name).unwrap_or(0)));
+    LIMITS.into_iter().filter_map(left).min()
 }
 
 /// What is left to the control groups of this process, of either version.

@@ -8,6 +8,7 @@
 mod correct;
 mod decide;
 mod intake;
+mod kept;
 mod load;
 mod memory;
 mod publish;
@@ -20,7 +21,7 @@ mod threads;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
@@ -37,9 +38,10 @@ use crate::sync::{
 };
 use crate::value::{Leaf, Object};
 
+use kept::Keeping;
 use publish::Account;
 pub use records::Records;
-use threads::{Queue, Syncs};
+use threads::{Keeps, Queue, Syncs};
 
 /// How a cache is opened.
 #[derive(Debug, Clone)]
@@ -53,6 +55,8 @@ pub struct Options {
     /// Threads that follow, commit, sync and compact in the background: a mount wants them; the command line, which
     /// looks once, does not.
     pub background: bool,
+    /// The directory in which the index of a large log is kept, if it is: nowhere near the cache.
+    pub keep: Option<PathBuf>,
 }
 
 /// One cache. Cheap to share; the background threads end when it is [`Cache::close`]d.
@@ -79,6 +83,9 @@ struct Inner {
     queue_bell: Condvar,
     syncs: Mutex<Syncs>,
     sync_bell: Condvar,
+    keeping: Mutex<Keeping>,
+    keeps: Mutex<Keeps>,
+    keep_bell: Condvar,
     hook: OnceLock<Hook>,
     /// What a commit is doing, since when.
     stage: Mutex<Option<(&'static str, Instant)>>,
@@ -316,6 +323,9 @@ impl Cache {
             queue_bell: Condvar::new(),
             syncs: Mutex::default(),
             sync_bell: Condvar::new(),
+            keeping: Mutex::default(),
+            keeps: Mutex::default(),
+            keep_bell: Condvar::new(),
             hook: OnceLock::new(),
             stage: Mutex::default(),
             memory: memory::Memory::default(),
@@ -325,6 +335,7 @@ impl Cache {
             closed: Mutex::default(),
             background: OnceLock::new(),
         });
+        inner.begin_with_kept();
         inner.follow()?;
         let threads = if options.background { threads::start(&inner)? } else { Vec::new() };
         let _ = inner.background.set(threads.iter().map(|thread| thread.thread().id()).collect());

@@ -18,7 +18,7 @@ const LARGE: u64 = 16 << 20;
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// The account of the log that the index shows.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Account {
     /// Well-formed records.
     pub records: u64,
@@ -27,6 +27,8 @@ pub(super) struct Account {
     /// Malformed stretches.
     pub malformed: Vec<Locator>,
     malformed_bytes: u64,
+    /// How often the log was replaced, or another one than before, since it was opened.
+    pub replaced: u64,
 }
 
 /// What others see of the account.
@@ -37,6 +39,11 @@ pub(super) struct Counts {
 }
 
 impl Account {
+    /// That of a log without malformed stretches.
+    pub fn of(records: u64, live_bytes: u64) -> Self {
+        Self { records, live_bytes, ..Self::default() }
+    }
+
     /// Takes a malformed stretch.
     pub fn damage(&mut self, at: Locator) {
         self.malformed_bytes += size(at);
@@ -152,6 +159,14 @@ impl Inner {
         }
     }
 
+    /// Wakes the thread that keeps the index, if that is due.
+    pub(super) fn consider_keeping(&self) {
+        if self.is_to_be_kept(false) {
+            hold(&self.keeps).due = true;
+            self.keep_bell.notify_one();
+        }
+    }
+
     /// Compacts the log; with a time, only if it is still due then. Says how many records it dropped.
     pub(super) fn compact(&self, due: Option<Instant>) -> Result<u64, CacheError> {
         self.enter(LOCK);
@@ -191,6 +206,7 @@ impl Inner {
         let dropped = account.records.saturating_sub(rows.len() as u64);
         account.records = rows.len() as u64;
         account.malformed = malformed;
+        account.replaced += 1;
         let mut index = self.index_mut();
         index.relocate(rows.into_iter().zip(places));
         *hold(&self.generation) = Some(generation);

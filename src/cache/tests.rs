@@ -6,6 +6,8 @@ mod among;
 mod changing;
 #[cfg(not(feature = "models"))]
 mod failing;
+#[cfg(not(feature = "models"))]
+mod keeping;
 #[cfg(feature = "models")]
 pub(crate) mod models;
 #[cfg(not(feature = "models"))]
@@ -22,7 +24,7 @@ use crate::record::SetMode;
 use crate::value::{Text, Value};
 
 pub(super) fn options(background: bool) -> Options {
-    Options { read_only: false, sync: false, refresh: Duration::from_millis(200), background }
+    Options { read_only: false, sync: false, refresh: Duration::from_millis(200), background, keep: None }
 }
 
 /// A cache that does everything on the calling thread.

@@ -43,6 +43,14 @@ pub(super) struct Syncs {
     closing: bool,
 }
 
+/// What the keeping thread has to do.
+#[derive(Debug, Default)]
+pub(super) struct Keeps {
+    /// The index is to be kept.
+    pub due: bool,
+    closing: bool,
+}
+
 /// Starts the threads.
 pub(super) fn start(inner: &Arc<Inner>) -> Result<Vec<JoinHandle<()>>, CacheError> {
     let mut threads = Vec::new();
@@ -56,6 +64,9 @@ pub(super) fn start(inner: &Arc<Inner>) -> Result<Vec<JoinHandle<()>>, CacheErro
         Ok::<_, CacheError>(())
     };
     spawn("follow", Inner::follow_always)?;
+    if inner.options.keep.is_some() {
+        spawn("keep", Inner::keep_always)?;
+    }
     if !inner.options.read_only {
         spawn("commit", Inner::commit_always)?;
         spawn("sync", Inner::sync_always)?;
@@ -133,6 +144,7 @@ impl Inner {
             thread::sleep(TOGETHER);
             // Why it failed is in the status; the next time may succeed.
             let _ = self.follow();
+            self.consider_keeping();
             let tail = self.store.tail();
             if tail.is_none() || torn.map(|(size, _)| size) != tail {
                 torn = tail.map(|size| (size, Instant::now()));
@@ -142,6 +154,21 @@ impl Inner {
                 hold(&self.queue).mend = true;
                 self.queue_bell.notify_one();
             }
+        }
+    }
+
+    fn keep_always(&self) {
+        loop {
+            let mut keeps = hold(&self.keeps);
+            while !keeps.due && !keeps.closing {
+                keeps = self.keep_bell.wait(keeps).unwrap_or_else(PoisonError::into_inner);
+            }
+            if keeps.closing {
+                return;
+            }
+            drop(keeps);
+            self.keep();
+            hold(&self.keeps).due = false;
         }
     }
 
@@ -206,6 +233,8 @@ impl Inner {
         self.queue_bell.notify_all();
         self.closing.store(true, Ordering::Release);
         self.store.wake();
+        hold(&self.keeps).closing = true;
+        self.keep_bell.notify_all();
         let end = Instant::now() + GRACE;
         let mut left: Vec<_> = threads;
         // A callback may close the cache, on one of these very threads.
@@ -241,6 +270,9 @@ impl Inner {
             self.store.sync()?;
         } else if self.store.is_poisoned() {
             return Err(crate::store::StoreError::Poisoned.into());
+        }
+        if left.is_empty() && self.options.background && self.is_to_be_kept(true) {
+            self.keep();
         }
         Ok(())
     }

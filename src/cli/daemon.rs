@@ -158,6 +158,8 @@ fn session(
     );
     live();
     let mut tender = memory::Tender::default();
+    // What the log took on its way into the index.
+    tender.tend();
     let event = loop {
         match events.recv_timeout(memory::OFTEN) {
             Err(mpsc::RecvTimeoutError::Timeout) => tender.tend(),

@@ -49,6 +49,7 @@ pub fn open(asked: Option<&Path>, access: Access) -> Result<Arc<Cache>> {
         sync: false,
         refresh: Duration::from_secs(1),
         background: false,
+        keep: super::kept::directory(),
     };
     Cache::open(&path, &options).map_err(|e| failure::cache(path.display(), &e))
 }

@@ -9,6 +9,7 @@ mod daemon;
 mod entries;
 mod failure;
 mod find;
+mod kept;
 mod locate;
 mod logging;
 mod memo;

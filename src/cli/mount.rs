@@ -78,8 +78,13 @@ fn plan(args: &MountArgs) -> Result<Plan> {
 
 /// Turns the words of `-o` into options.
 fn options(words: &[String]) -> Result<(crate::cache::Options, MountOptions)> {
-    let mut open =
-        crate::cache::Options { read_only: false, sync: false, refresh: REFRESH, background: true };
+    let mut open = crate::cache::Options {
+        read_only: false,
+        sync: false,
+        refresh: REFRESH,
+        background: true,
+        keep: super::kept::directory(),
+    };
     let mut mount = MountOptions::default();
     for word in words {
         match word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value))) {
@@ -88,6 +93,7 @@ fn options(words: &[String]) -> Result<(crate::cache::Options, MountOptions)> {
             ("allow_other", None) => mount.allow_other = true,
             ("sync", None) => open.sync = true,
             ("nopassthrough", None) => mount.no_passthrough = true,
+            ("nokeep", None) => open.keep = None,
             ("refresh", Some(value)) => {
                 open.refresh = seconds(value)
                     .ok()
@@ -108,7 +114,7 @@ fn options(words: &[String]) -> Result<(crate::cache::Options, MountOptions)> {
             ("nonempty", None) => {
                 return Err(usage("-o nonempty: a cache is mounted on an empty directory only"));
             }
-            ("ro" | "rw" | "allow_other" | "sync" | "nopassthrough", Some(_)) => {
+            ("ro" | "rw" | "allow_other" | "sync" | "nopassthrough" | "nokeep", Some(_)) => {
                 return Err(usage(format!("-o {word}: this option takes no value")));
             }
             ("refresh" | "threads", None) => {

@@ -2,7 +2,7 @@
 
 use roaring::RoaringBitmap;
 
-use super::posting::{INLINE, Posting};
+use super::posting::{INLINE, append};
 
 /// Slots that wait to be appended together: a bitmap looks for its last bit before it takes more.
 const BATCH: usize = 128;
@@ -31,7 +31,7 @@ impl Large {
         if self.pending.len() >= BATCH {
             // The last one stays, so that the next is compared with it.
             let keep = self.pending.pop();
-            append(&mut self.bitmap, &self.pending);
+            append(&mut self.bitmap, self.pending.iter().copied());
             self.pending.clear();
             self.pending.extend(keep);
         }
@@ -39,20 +39,13 @@ impl Large {
     }
 }
 
-/// Appends ascending slots that follow those in the bitmap.
-fn append(bitmap: &mut RoaringBitmap, slots: &[u32]) {
-    if let Err(unsorted) = bitmap.append(slots.iter().copied()) {
-        let rest = usize::try_from(unsorted.valid_until()).unwrap_or(0);
-        bitmap.extend(slots.iter().skip(rest));
+impl Default for Filling {
+    fn default() -> Self {
+        Self::Inline { len: 0, slots: [0; INLINE] }
     }
 }
 
 impl Filling {
-    /// A posting of one slot.
-    pub(super) fn new(slot: u32) -> Self {
-        Self::Inline { len: 1, slots: [slot; INLINE] }
-    }
-
     /// Appends a slot that is not below the last one.
     pub(super) fn push(&mut self, slot: u32) {
         match self {
@@ -73,33 +66,18 @@ impl Filling {
         }
     }
 
-    /// The first slot.
-    pub(super) fn first(&self) -> u32 {
+    /// Adds the slots to a list, or gives them as a bitmap: then nothing is added.
+    pub(super) fn finish(self, slots: &mut Vec<u32>) -> Option<RoaringBitmap> {
         match self {
-            Self::Inline { slots: [first, ..], .. } => *first,
-            Self::Large(large) => large.bitmap.min().or(large.pending.first().copied()).unwrap_or(0),
-        }
-    }
-
-    /// The posting. `to_row` gives the row of a slot that still counts; without it slots are rows, and all count.
-    pub(super) fn finish(self, to_row: Option<&dyn Fn(u32) -> Option<u32>>) -> Posting {
-        let mut rows: Vec<u32> = match self {
-            Self::Inline { len, slots } => slots.iter().take(len.into()).copied().collect(),
-            Self::Large(large) if large.bitmap.is_empty() => large.pending,
+            Self::Inline { len, slots: few } => slots.extend(few.iter().take(len.into())),
+            Self::Large(large) if large.bitmap.is_empty() => slots.extend(large.pending),
             Self::Large(large) => {
                 let Large { mut bitmap, pending } = *large;
-                append(&mut bitmap, &pending);
-                if to_row.is_none() {
-                    return Posting::from_bitmap(bitmap);
-                }
-                bitmap.iter().collect()
+                append(&mut bitmap, pending);
+                return Some(bitmap);
             }
-        };
-        if let Some(to_row) = to_row {
-            rows = rows.into_iter().filter_map(to_row).collect();
-            rows.sort_unstable();
         }
-        Posting::from_sorted(rows)
+        None
     }
 }
 
@@ -116,14 +94,24 @@ impl Runs {
         }
     }
 
-    /// The rows, as for [`Filling::finish`].
+    /// Appends others, `by` so much higher.
+    pub(super) fn extend(&mut self, others: &Self, by: u32) {
+        for &(from, to) in &others.0 {
+            match self.0.last_mut() {
+                Some((_, last)) if from + by <= last.saturating_add(1) => *last = (*last).max(to + by),
+                _ => self.0.push((from + by, to + by)),
+            }
+        }
+    }
+
+    /// The rows. `to_row` gives the row of a slot that still counts; without it slots are rows, and all count.
     pub(super) fn finish(self, to_row: Option<&dyn Fn(u32) -> Option<u32>>) -> RoaringBitmap {
         let mut bitmap = RoaringBitmap::new();
         if let Some(to_row) = to_row {
             let mut rows: Vec<u32> =
                 self.0.into_iter().flat_map(|(from, to)| from..=to).filter_map(to_row).collect();
             rows.sort_unstable();
-            append(&mut bitmap, &rows);
+            append(&mut bitmap, rows);
         } else {
             for (from, to) in self.0 {
                 bitmap.insert_range(from..=to);

@@ -16,7 +16,7 @@ pub(super) type KeyNumber = u32;
 const ROOT: u32 = 0;
 
 /// Numbered keys. Members are followed from node to node, so that a key is spelled out only once.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Keys {
     spelled: Vec<Key>,
     numbers: BTreeMap<Box<str>, KeyNumber>,
@@ -26,7 +26,7 @@ pub(super) struct Keys {
 }
 
 /// A path of members.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Node {
     parent: u32,
     member: Box<[u8]>,
@@ -37,7 +37,7 @@ struct Node {
 }
 
 /// A member below a node.
-#[derive(Debug, Hash, PartialEq, Eq)]
+#[derive(Debug, Clone, Hash, PartialEq, Eq)]
 struct Child<N> {
     parent: u32,
     member: N,
@@ -63,6 +63,21 @@ impl Keys {
     /// The key of a number.
     pub(super) fn key(&self, number: KeyNumber) -> Option<&Key> {
         self.spelled.get(usize::try_from(number).ok()?)
+    }
+
+    /// The keys from a number on, in order of numbers.
+    pub(super) fn from(&self, number: usize) -> &[Key] {
+        self.spelled.get(number..).unwrap_or_default()
+    }
+
+    /// The number of the key at the end of a path of members, and of its elements, as [`Keys::walk`] gives them.
+    pub(super) fn numbers_at<'m>(
+        &mut self,
+        members: impl IntoIterator<Item = &'m [u8]>,
+        elements: bool,
+    ) -> Option<KeyNumber> {
+        let node = members.into_iter().fold(ROOT, |parent, member| self.child(parent, member));
+        if elements { self.elements_number(node) } else { self.value_number(node) }
     }
 
     /// The numbers in order of keys.
@@ -174,7 +189,8 @@ impl Keys {
         Some(number)
     }
 
-    fn intern(&mut self, key: Key) -> KeyNumber {
+    /// The number of a key, a new one if it has none.
+    pub(super) fn intern(&mut self, key: Key) -> KeyNumber {
         if let Some(number) = self.number(&key) {
             return number;
         }

@@ -1,20 +1,23 @@
 //! Loading a whole log at once.
 //!
-//! Every record gets a slot, in order, and postings are collected by slot: appending is cheap, and what a record
-//! said that a later one replaced is told by its slot. Slots become rows at the end.
+//! Readers take stretches of the log apart, on as many threads as there are; here what they found comes together, in the
+//! order of the log. Every record gets a slot, in order, and postings are collected by slot: appending is cheap, and what a
+//! record said that a later one replaced is told by its slot. Slots become rows at the end.
 
-use std::hash::BuildHasher;
+use std::sync::Arc;
 
+use hashbrown::DefaultHashBuilder;
+
+use super::Index;
 use super::attribute::Attribute;
-use super::filling::{Filling, Runs};
+use super::column::Column;
 use super::ids::Ids;
-use super::keys::Keys;
+use super::keys::{KeyNumber, Keys};
 use super::posting::{bitmap_of, compact};
+use super::reader::{Part, Reader};
 use super::rows::Rows;
-use super::{Index, KeyNumber};
+use super::times::Times;
 use crate::record::{Locator, Record};
-use crate::value::{Leaf, Value};
-use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// Collects the records of a whole log, the last of an id winning; then becomes an [`Index`].
 #[derive(Debug, Default)]
@@ -23,154 +26,63 @@ pub struct Loader {
     rows: Rows,
     keys: Keys,
     columns: Vec<Column>,
-    /// The row of each slot.
-    slots: Vec<u32>,
-    /// The slot of each row's last record, if that does not delete it.
-    current: Vec<Option<Slot>>,
+    slots: Slots,
+    readers: Vec<Known>,
     hasher: DefaultHashBuilder,
     generation: u64,
+    /// For records that come one by one.
+    own: Option<(Reader, Known)>,
+}
+
+/// What is known of a reader's numbers.
+#[derive(Debug, Default)]
+struct Known {
+    /// The key numbers here, by its.
+    keys: Vec<KeyNumber>,
+    /// The value numbers here, by its, by its key numbers.
+    values: Vec<Vec<u32>>,
+}
+
+/// Which slots count.
+#[derive(Debug, Default)]
+struct Slots {
+    /// The row of each slot.
+    rows: Vec<u32>,
+    /// The slot of each row's last record, if that does not delete it.
+    current: Vec<Option<Slot>>,
+    /// Whether slots are rows, and all count.
+    same: bool,
 }
 
 /// One more than a slot: an optional one takes four bytes.
 type Slot = std::num::NonZeroU32;
 
-/// So many values are looked at before it is decided whether to look for equal ones at all.
-const SAMPLE: usize = 1 << 15;
+/// One key of a loaded log, whose values are yet to be put in order: on any thread.
+#[derive(Debug)]
+pub struct Unfinished {
+    column: Column,
+    slots: Arc<Slots>,
+    generation: u64,
+}
 
-/// A double that is not NaN, as a number in the same order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct OrderedDouble(u64);
+/// One key of a loaded log.
+#[derive(Debug)]
+pub struct Finished(Attribute);
 
-const SIGN: u64 = 1 << 63;
-
-impl From<f64> for OrderedDouble {
-    fn from(double: f64) -> Self {
-        let bits = double.to_bits();
-        Self(if bits & SIGN == 0 { bits | SIGN } else { !bits })
+impl Slots {
+    fn row(&self, slot: u32) -> Option<u32> {
+        let row = *self.rows.get(usize::try_from(slot).ok()?)?;
+        let current = self.current.get(usize::try_from(row).ok()?).copied().flatten()?;
+        (current.get() == slot + 1).then_some(row)
     }
 }
 
-impl From<OrderedDouble> for f64 {
-    fn from(ordered: OrderedDouble) -> Self {
-        Self::from_bits(if ordered.0 & SIGN == 0 { !ordered.0 } else { ordered.0 & !SIGN })
-    }
-}
-
-/// The values of one key so far.
-#[derive(Debug, Default)]
-struct Column {
-    values: Vec<(Leaf, Filling)>,
-    /// Whether most values are different, as those of a measured quantity: from then on each is kept alone with its
-    /// slot, and equal ones meet when all are sorted.
-    loose: bool,
-    /// Of a loose column the doubles, by number and slot: small, and quickly sorted.
-    doubles: Vec<(OrderedDouble, u32)>,
-    taken: usize,
-    /// Places in `values`, by hash of the leaf.
-    places: HashTable<u32>,
-    slots: Runs,
-}
-
-/// What a value's leaf is looked for by: strings, the most of what would be allocated, are borrowed.
-enum Probe<'v> {
-    Text(&'v [u8]),
-    Leaf(Leaf),
-}
-
-impl Probe<'_> {
-    fn hash(&self, hasher: &DefaultHashBuilder) -> u64 {
-        match self {
-            Self::Text(text) => hasher.hash_one(text),
-            Self::Leaf(leaf) => hash_leaf(hasher, leaf),
-        }
-    }
-
-    fn is(&self, leaf: &Leaf) -> bool {
-        match (self, leaf) {
-            (Self::Text(text), Leaf::String(other)) => **text == **other,
-            (Self::Text(_), _) => false,
-            (Self::Leaf(probe), leaf) => probe == leaf,
-        }
-    }
-
-    fn into_leaf(self) -> Leaf {
-        match self {
-            Self::Text(text) => Leaf::String(text.into()),
-            Self::Leaf(leaf) => leaf,
-        }
-    }
-}
-
-fn hash_leaf(hasher: &DefaultHashBuilder, leaf: &Leaf) -> u64 {
-    match leaf {
-        Leaf::String(text) => hasher.hash_one(&**text),
-        leaf => hasher.hash_one(leaf),
-    }
-}
-
-impl Column {
-    fn add(&mut self, value: &Value<'_>, slot: u32, hasher: &DefaultHashBuilder) {
-        let probe = match value {
-            Value::String(text) => Probe::Text(text.as_bytes()),
-            value => Probe::Leaf(Leaf::of(value)),
-        };
-        let Self { values, loose, doubles, taken, places, slots } = self;
-        slots.push(slot);
-        if *loose {
-            match probe.into_leaf() {
-                Leaf::Double(double) => doubles.push((OrderedDouble::from(double), slot)),
-                leaf => values.push((leaf, Filling::new(slot))),
-            }
-            return;
-        }
-        *taken += 1;
-        if values.len() == SAMPLE && *taken < SAMPLE * 2 {
-            *loose = true;
-            *places = HashTable::new();
-            values.push((probe.into_leaf(), Filling::new(slot)));
-            return;
-        }
-        let at = |place: u32| usize::try_from(place).ok();
-        let hash = probe.hash(hasher);
-        let found = places.find(hash, |&place| {
-            at(place).and_then(|at| values.get(at)).is_some_and(|(leaf, _)| probe.is(leaf))
-        });
-        if let Some((_, posting)) = found.and_then(|&place| values.get_mut(at(place)?)) {
-            posting.push(slot);
-            return;
-        }
-        let place = u32::try_from(values.len()).unwrap_or(u32::MAX);
-        values.push((probe.into_leaf(), Filling::new(slot)));
-        places.insert_unique(hash, place, |&place| {
-            at(place).and_then(|at| values.get(at)).map_or(0, |(leaf, _)| hash_leaf(hasher, leaf))
-        });
-    }
-
-    /// `to_row` gives the row of a slot that still counts; without it slots are rows, and all count.
-    fn finish(self, to_row: Option<&dyn Fn(u32) -> Option<u32>>, generation: u64) -> Attribute {
-        let Self { mut values, loose, mut doubles, taken: _, places, slots } = self;
-        drop(places);
-        if loose {
-            values.sort_unstable_by(|(a, x), (b, y)| a.cmp(b).then_with(|| x.first().cmp(&y.first())));
-            doubles.sort_unstable();
-            values.extend(
-                doubles.into_iter().map(|(double, slot)| (Leaf::Double(double.into()), Filling::new(slot))),
-            );
-            // A merge of two sorted runs. Of equal values the one with the first slots stays first.
-            values.sort_by(|(a, _), (b, _)| a.cmp(b));
-            values.dedup_by(|(leaf, one), (kept, all)| {
-                let same = leaf == kept;
-                if same {
-                    all.push(one.first());
-                }
-                same
-            });
-        } else {
-            values.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        }
-        let values = values.into_iter().map(|(leaf, slots)| (leaf, slots.finish(to_row)));
-        let values = values.filter(|(_, posting)| !posting.is_empty()).collect();
-        Attribute { values, rows: compact(slots.finish(to_row)), generation }
+impl Unfinished {
+    /// Puts the values in order.
+    pub fn finish(self) -> Finished {
+        let Self { column, slots, generation } = self;
+        let to_row = |slot| slots.row(slot);
+        Finished(column.finish(if slots.same { None } else { Some(&to_row) }, generation))
     }
 }
 
@@ -180,7 +92,7 @@ impl Loader {
         Self {
             ids: index.ids.clone(),
             rows: index.rows.clone(),
-            current: vec![None; index.ids.len()],
+            slots: Slots { current: vec![None; index.ids.len()], ..Slots::default() },
             generation: index.generation + 1,
             ..Self::default()
         }
@@ -188,53 +100,96 @@ impl Loader {
 
     /// Takes the next record of the log.
     pub fn add(&mut self, record: &Record<'_>, at: Locator) {
-        let row = self.ids.intern(record.id.as_str());
-        self.rows.grow(self.ids.len());
-        self.current.resize(self.ids.len(), None);
-        let current = usize::try_from(row).ok().and_then(|row| self.current.get_mut(row));
-        let Some(current) = current else { return };
-        if record.deleted {
-            *current = None;
-            return;
+        let (mut reader, mut known) = self.own.take().unwrap_or_default();
+        reader.record(record, at);
+        if reader.is_full() {
+            self.merge(&mut known, reader.part());
         }
-        let slot = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
-        self.slots.push(row);
-        *current = Slot::new(slot.saturating_add(1));
-        self.rows.set(row, record.time, at);
-        let Self { keys, columns, hasher, .. } = self;
-        keys.walk(&record.object, &mut |number: KeyNumber, value: &Value<'_>| {
-            let Ok(number) = usize::try_from(number) else { return };
-            if columns.len() <= number {
-                columns.resize_with(number + 1, Column::default);
+        self.own = Some((reader, known));
+    }
+
+    /// Takes the next stretch of the log, taken apart by the reader of that number: the same for all that one made, in their
+    /// order.
+    pub fn take(&mut self, reader: usize, part: Part) {
+        if self.readers.len() <= reader {
+            self.readers.resize_with(reader + 1, Known::default);
+        }
+        let Some(mut known) = self.readers.get_mut(reader).map(std::mem::take) else { return };
+        self.merge(&mut known, part);
+        if let Some(place) = self.readers.get_mut(reader) {
+            *place = known;
+        }
+    }
+
+    fn merge(&mut self, known: &mut Known, part: Part) {
+        let Part { ids, ends, times, places, deleted, keys, columns, malformed: _, records: _ } = part;
+        let base = u32::try_from(self.slots.rows.len()).unwrap_or(u32::MAX);
+        let mut start = 0;
+        let text = |&end: &usize| {
+            let id = ids.get(start..end).unwrap_or_default();
+            start = end;
+            id
+        };
+        let mut of_records = Vec::with_capacity(ends.len());
+        self.ids.intern_all(ends.iter().map(text), |row| of_records.push(row));
+        self.rows.grow(self.ids.len());
+        self.slots.current.resize(self.ids.len(), None);
+        let mut deleted = deleted.into_iter().peekable();
+        for (((number, row), time), at) in (0..).zip(of_records).zip(times).zip(places) {
+            let Slots { rows, current, .. } = &mut self.slots;
+            let current = usize::try_from(row).ok().and_then(|row| current.get_mut(row));
+            let Some(current) = current else { continue };
+            if deleted.next_if_eq(&number).is_some() {
+                *current = None;
+                continue;
             }
-            if let Some(column) = columns.get_mut(number) {
-                column.add(value, slot, hasher);
+            let slot = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+            rows.push(row);
+            *current = Slot::new(slot.saturating_add(1));
+            self.rows.set(row, time, at);
+        }
+        known.keys.extend(keys.into_iter().map(|key| self.keys.intern(key)));
+        self.columns.resize_with(self.keys.len(), Column::default);
+        known.values.resize_with(known.keys.len(), Vec::new);
+        for (key, stretch) in columns {
+            let number = known.keys.get(key).and_then(|number| usize::try_from(*number).ok());
+            let column = number.and_then(|number| self.columns.get_mut(number));
+            if let (Some(column), Some(values)) = (column, known.values.get_mut(key)) {
+                column.take(stretch, base, values, &self.hasher);
             }
-        });
+        }
     }
 
     /// The index of what was added.
     pub fn finish(self) -> Index {
-        let Self { mut ids, mut rows, keys, columns, slots, current, hasher: _, generation } = self;
+        self.finish_by(|columns| columns.into_iter().map(Unfinished::finish).collect())
+    }
+
+    /// As [`Loader::finish`]; `each` finishes all, in their order, and may use several threads for it.
+    pub fn finish_by(mut self, each: impl FnOnce(Vec<Unfinished>) -> Vec<Finished>) -> Index {
+        if let Some((mut reader, mut known)) = self.own.take() {
+            self.merge(&mut known, reader.part());
+        }
+        let Self { mut ids, mut rows, keys, columns, mut slots, generation, .. } = self;
+        drop(self.readers);
+        slots.same =
+            slots.rows.iter().zip(0..).all(|(&row, slot)| row == slot && slots.row(slot) == Some(row));
+        let slots = Arc::new(slots);
+        let unfinished = |column| Unfinished { column, slots: Arc::clone(&slots), generation };
+        let attributes = each(columns.into_iter().map(unfinished).collect());
         ids.shrink_to_fit();
         rows.shrink_to_fit();
-        let slot_of =
-            |row: u32| usize::try_from(row).ok().and_then(|row| current.get(row).copied().flatten());
-        let to_row = |slot: u32| {
-            let row = *slots.get(usize::try_from(slot).ok()?)?;
-            (slot_of(row)?.get() == slot + 1).then_some(row)
-        };
-        let same = slots.iter().zip(0..).all(|(&row, slot)| row == slot && to_row(slot) == Some(row));
-        let to_row: Option<&dyn Fn(u32) -> Option<u32>> = if same { None } else { Some(&to_row) };
-        let attributes = columns.into_iter().map(|column| column.finish(to_row, generation)).collect();
-        let live = (0..).zip(&current).filter_map(|(row, slot)| slot.map(|_| row));
+        let live = (0..).zip(&slots.current).filter_map(|(row, slot)| slot.map(|_| row));
         let live = compact(bitmap_of(live));
+        let times = Times::of(&rows, rows.ever_live());
         Index {
             ids,
             rows,
+            times,
             live,
             keys,
-            attributes,
+            attributes: attributes.into_iter().map(|Finished(attribute)| attribute).collect(),
+            due: Vec::new(),
             generation,
             live_generation: generation,
             time_generation: generation,

@@ -6,24 +6,34 @@
 //! Whoever changes an entry passes the old object; it is read from the log by the row's [`Locator`].
 
 mod attribute;
+mod base;
+mod column;
 mod filling;
 mod ids;
+mod kept;
 mod keys;
 mod load;
+mod ordered;
 mod posting;
+mod reader;
+mod recent;
 mod rows;
 mod select;
 #[cfg(test)]
 mod tests;
+mod times;
+mod values;
 
 use roaring::RoaringBitmap;
 
 use self::attribute::Attribute;
 use self::ids::Ids;
+pub use self::kept::{FORMAT, Get, Put, is_possible};
 use self::keys::{KeyNumber, Keys};
-pub use self::load::Loader;
-use self::posting::Posting;
+pub use self::load::{Finished, Loader, Unfinished};
+pub use self::reader::{Part, Reader};
 use self::rows::Rows;
+use self::times::Times;
 use crate::name::{Id, Key};
 use crate::record::{Locator, Record};
 use crate::value::{Leaf, Object, Value};
@@ -33,14 +43,21 @@ use crate::value::{Leaf, Object, Value};
 pub struct Row(pub u32);
 
 /// The index of one cache.
-#[derive(Debug, Default)]
+///
+/// What the log said is held in few large pieces that are never changed, and what changes afterwards is laid over them: a
+/// copy shares those pieces.
+#[derive(Debug, Clone, Default)]
 pub struct Index {
     ids: Ids,
     rows: Rows,
+    /// Of every row that was ever live.
+    times: Times,
     live: RoaringBitmap,
     keys: Keys,
     /// By number of the key. Every row in it is live.
     attributes: Vec<Attribute>,
+    /// Keys of which much has changed.
+    due: Vec<KeyNumber>,
     generation: u64,
     live_generation: u64,
     time_generation: u64,
@@ -65,20 +82,27 @@ impl Index {
         };
         if record.deleted {
             self.live.remove(row);
-            self.change(row, &old, Vec::new());
+            self.change(row, &old, &[]);
         } else {
-            if was_live && self.rows.time(row).to_bits() != record.time.to_bits() {
+            let before = self.rows.time(row);
+            if was_live && before.to_bits() != record.time.to_bits() {
                 self.time_generation = self.generation;
             }
+            self.times.set(&self.rows, row, self.was_ever_live(row).then_some(before), record.time);
             self.rows.set(row, record.time, at);
             self.live.insert(row);
             let new = self.leaves(&record.object);
-            self.change(row, &old, new);
+            self.change(row, &old, &new);
         }
         if was_live == record.deleted {
             self.live_generation = self.generation;
         }
         Row(row)
+    }
+
+    /// Whether a row ever had a record: one that only a deletion has named has no length.
+    fn was_ever_live(&self, row: u32) -> bool {
+        self.rows.locator(row).is_some_and(|at| at.len > 0)
     }
 
     /// The leaves of an object, in order, none twice.
@@ -94,50 +118,59 @@ impl Index {
 
     /// The leaves of a row by a search through everything: for a caller who could not tell the old object.
     fn leaves_of(&self, row: u32) -> Vec<(KeyNumber, Leaf)> {
-        let mut leaves = Vec::new();
-        for (number, attribute) in
-            (0..).zip(&self.attributes).filter(|(_, attribute)| attribute.rows.contains(row))
-        {
-            let values = attribute.values.iter().filter(|(_, posting)| posting.contains(row));
-            leaves.extend(values.map(|(leaf, _)| (number, leaf.clone())));
-        }
+        let of = |(number, attribute): (KeyNumber, &Attribute)| {
+            attribute.leaves_of(row).into_iter().map(move |leaf| (number, leaf))
+        };
+        let mut leaves: Vec<_> = (0..).zip(&self.attributes).flat_map(of).collect();
+        leaves.sort_unstable();
         leaves
     }
 
     /// Takes a row from the values that it no longer has to those that it has now; touches no others.
-    fn change(&mut self, row: u32, old: &[(KeyNumber, Leaf)], new: Vec<(KeyNumber, Leaf)>) {
-        let mut touched = Vec::new();
-        let has = |number: KeyNumber| {
-            let at = new.partition_point(|(other, _)| *other < number);
-            new.get(at).is_some_and(|(other, _)| *other == number)
-        };
-        for (number, leaf) in old {
-            if new.binary_search_by(|(n, l)| (n, l).cmp(&(number, leaf))).is_err()
-                && let Some(attribute) = self.attribute_mut(*number)
-            {
-                attribute.remove(leaf, row);
-                touched.push((*number, has(*number)));
-            }
-        }
-        for (number, leaf) in new {
-            if old.binary_search_by(|(n, l)| (n, l).cmp(&(&number, &leaf))).is_err()
-                && let Some(attribute) = self.attribute_mut(number)
-            {
-                attribute.insert(leaf, row);
-                touched.push((number, true));
-            }
-        }
+    fn change(&mut self, row: u32, old: &[(KeyNumber, Leaf)], new: &[(KeyNumber, Leaf)]) {
+        let (mut old, mut new) = (old, new);
         let generation = self.generation;
-        for (number, has) in touched {
+        while let Some(number) = old.first().into_iter().chain(new.first()).map(|(number, _)| *number).min() {
+            let of_key = |leaves: &[(KeyNumber, Leaf)]| leaves.partition_point(|(other, _)| *other == number);
+            let (before, rest) = old.split_at(of_key(old));
+            old = rest;
+            let (after, rest) = new.split_at(of_key(new));
+            new = rest;
+            if before == after {
+                continue;
+            }
             if let Some(attribute) = self.attribute_mut(number) {
+                let was_due = attribute.is_due();
+                attribute.replace(row, before, after);
                 attribute.generation = generation;
-                if has {
-                    attribute.rows.insert(row);
-                } else {
-                    attribute.rows.remove(row);
+                if !was_due && attribute.is_due() {
+                    self.due.push(number);
                 }
             }
         }
+    }
+
+    /// About how many bytes the next [`Index::tidy`] needs; `None` if there is nothing to do.
+    pub fn tidying_bytes(&self) -> Option<u64> {
+        if self.times.is_due() {
+            return Some(self.ids.len() as u64 * 16);
+        }
+        let attribute = self.attribute(*self.due.last()?);
+        Some(attribute.map_or(0, Attribute::folding_bytes))
+    }
+
+    /// Does a piece of the work that changes leave behind, which takes a moment: to be called now and then between changes.
+    /// Says whether there was any. What the index answers stays the same.
+    pub fn tidy(&mut self) -> bool {
+        if self.times.is_due() {
+            self.times = self.times.folded(&self.rows);
+            return true;
+        }
+        let Some(number) = self.due.pop() else { return false };
+        if let Some(attribute) = self.attribute_mut(number) {
+            attribute.fold();
+        }
+        true
     }
 
     fn attribute(&self, number: KeyNumber) -> Option<&Attribute> {
@@ -227,34 +260,17 @@ impl Index {
 
     /// The distinct values of a key in order, each with its number of rows (of `within`); values without rows are left out.
     pub fn values(&self, key: &Key, within: Option<&RoaringBitmap>) -> Vec<(Leaf, u64)> {
-        let Some(attribute) = self.attribute_of(key) else { return Vec::new() };
-        let within = within.filter(|within| !attribute.rows.is_subset(within));
-        let Some(within) = within else {
-            return attribute.values.iter().map(|(leaf, posting)| (leaf.clone(), posting.len())).collect();
-        };
-        let mut values = Vec::new();
-        // An entry has one value, but any number of elements.
-        let mut left = if key.is_elements() { u64::MAX } else { attribute.rows.intersection_len(within) };
-        if attribute.rows.is_disjoint(within) {
-            return values;
-        }
-        for (leaf, posting) in &attribute.values {
-            if left == 0 {
-                break;
-            }
-            let count = posting.count_in(within);
-            if count > 0 {
-                values.push((leaf.clone(), count));
-                left -= count;
-            }
-        }
-        values
+        self.attribute_of(key).map(|attribute| attribute.values(within)).unwrap_or_default()
     }
 
     /// The rows whose `key` is `leaf`.
     pub fn posting(&self, key: &Key, leaf: &Leaf) -> RoaringBitmap {
-        let posting = self.attribute_of(key).and_then(|attribute| attribute.values.get(leaf));
-        posting.map(Posting::to_bitmap).unwrap_or_default()
+        self.attribute_of(key).map(|attribute| attribute.posting(leaf)).unwrap_or_default()
+    }
+
+    /// Whether some live row (of `within`) has this value.
+    pub fn has_value(&self, key: &Key, leaf: &Leaf, within: Option<&RoaringBitmap>) -> bool {
+        self.attribute_of(key).is_some_and(|attribute| attribute.has(leaf, within))
     }
 
     /// Counts up with every change of the index.

@@ -5,7 +5,7 @@ use roaring::RoaringBitmap;
 /// Rows kept in the posting itself.
 pub(super) const INLINE: usize = 3;
 /// More rows than this are a bitmap: below it a list is smaller.
-const FEW: usize = 256;
+pub(super) const FEW: usize = 256;
 
 /// Ascending rows, 16 bytes and what they need.
 #[derive(Debug, Clone)]
@@ -25,6 +25,68 @@ pub(super) enum Large {
     Many(RoaringBitmap),
 }
 
+/// Ascending rows, wherever they are held.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum List<'p> {
+    /// Not more than [`FEW`].
+    Few(&'p [u32]),
+    /// More.
+    Many(&'p RoaringBitmap),
+}
+
+/// Which rows count: those of a set, but for some others.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Filter<'f> {
+    pub within: Option<&'f RoaringBitmap>,
+    pub without: Option<&'f RoaringBitmap>,
+}
+
+impl Filter<'_> {
+    fn takes(&self, row: u32) -> bool {
+        self.within.is_none_or(|rows| rows.contains(row))
+            && !self.without.is_some_and(|rows| rows.contains(row))
+    }
+}
+
+impl List<'_> {
+    /// Number of rows that count.
+    pub(super) fn count(&self, filter: Filter<'_>) -> u64 {
+        match (self, filter.within, filter.without) {
+            (Self::Few(rows), None, None) => rows.len() as u64,
+            (Self::Few(rows), ..) => rows.iter().filter(|&&row| filter.takes(row)).count() as u64,
+            (Self::Many(rows), None, None) => rows.len(),
+            (Self::Many(rows), None, Some(without)) => rows.len() - rows.intersection_len(without),
+            (Self::Many(rows), Some(within), None) => rows.intersection_len(within),
+            (Self::Many(rows), Some(within), Some(without)) => (*rows & within).difference_len(without),
+        }
+    }
+
+    /// Whether some row counts.
+    pub(super) fn any(&self, filter: Filter<'_>) -> bool {
+        match (self, filter.within, filter.without) {
+            (Self::Few(rows), ..) => rows.iter().any(|&row| filter.takes(row)),
+            (Self::Many(rows), Some(within), None) => !rows.is_disjoint(within),
+            (Self::Many(_), ..) => self.count(filter) > 0,
+        }
+    }
+
+    /// Appends the rows that count, ascending.
+    pub(super) fn append_to(&self, out: &mut Vec<u32>, filter: Filter<'_>) {
+        match (self, filter.within) {
+            (Self::Few(rows), None) if filter.without.is_none() => out.extend_from_slice(rows),
+            (Self::Few(rows), _) => out.extend(rows.iter().filter(|&&row| filter.takes(row))),
+            (Self::Many(rows), within) => {
+                let without = Filter { within: None, ..filter };
+                let taken = |row: &u32| without.takes(*row);
+                match within {
+                    None => out.extend(rows.iter().filter(taken)),
+                    Some(within) => out.extend((*rows & within).iter().filter(taken)),
+                }
+            }
+        }
+    }
+}
+
 impl Default for Posting {
     fn default() -> Self {
         Self::Inline { len: 0, rows: [0; INLINE] }
@@ -34,8 +96,30 @@ impl Default for Posting {
 /// The bitmap of ascending rows.
 pub(super) fn bitmap_of(rows: impl IntoIterator<Item = u32>) -> RoaringBitmap {
     let mut bitmap = RoaringBitmap::new();
-    bitmap.extend(rows);
+    append(&mut bitmap, rows);
     bitmap
+}
+
+/// Appends ascending rows; such as are not above all that are there are taken too.
+pub(super) fn append(bitmap: &mut RoaringBitmap, rows: impl IntoIterator<Item = u32>) {
+    let mut rows = rows.into_iter();
+    let mut last = bitmap.max();
+    let mut odd = None;
+    let ascending = std::iter::from_fn(|| {
+        let row = rows.next()?;
+        if last.is_some_and(|last| row <= last) {
+            odd = Some(row);
+            return None;
+        }
+        last = Some(row);
+        Some(row)
+    });
+    // Nothing that is not ascending gets there.
+    let _ = bitmap.append(ascending);
+    if let Some(odd) = odd {
+        bitmap.insert(odd);
+        bitmap.extend(rows);
+    }
 }
 
 /// The same bitmap in the least memory.
@@ -62,39 +146,28 @@ impl Posting {
         Self::Inline { len: u8::try_from(sorted.len()).unwrap_or(0), rows }
     }
 
-    /// The posting of a bitmap.
-    pub(super) fn from_bitmap(bitmap: RoaringBitmap) -> Self {
-        if bitmap.len() > FEW as u64 {
-            Self::Large(Box::new(Large::Many(compact(bitmap))))
-        } else {
-            Self::from_sorted(bitmap.iter().collect())
-        }
-    }
-
-    /// The rows, unless they are a bitmap.
-    fn list(&self) -> Result<&[u32], &RoaringBitmap> {
+    /// The rows.
+    pub(super) fn list(&self) -> List<'_> {
         match self {
-            Self::Inline { len, rows } => Ok(rows.get(..usize::from(*len)).unwrap_or_default()),
+            Self::Inline { len, rows } => List::Few(rows.get(..usize::from(*len)).unwrap_or_default()),
             Self::Large(large) => match &**large {
-                Large::Few(rows) => Ok(rows),
-                Large::Many(rows) => Err(rows),
+                Large::Few(rows) => List::Few(rows),
+                Large::Many(rows) => List::Many(rows),
             },
         }
     }
 
     /// Adds a row.
     pub(super) fn insert(&mut self, row: u32) {
-        let list = match self {
-            Self::Large(large) => {
-                if let Large::Many(rows) = &mut **large {
-                    rows.insert(row);
-                    return;
-                }
-                self.list().unwrap_or_default()
-            }
-            Self::Inline { .. } => self.list().unwrap_or_default(),
-        };
-        if let Err(at) = list.binary_search(&row) {
+        if let Self::Large(large) = self
+            && let Large::Many(rows) = &mut **large
+        {
+            rows.insert(row);
+            return;
+        }
+        if let List::Few(list) = self.list()
+            && let Err(at) = list.binary_search(&row)
+        {
             let mut list = list.to_vec();
             list.insert(at, row);
             *self = Self::from_sorted(list);
@@ -113,63 +186,22 @@ impl Posting {
             }
             return;
         }
-        let list = self.list().unwrap_or_default();
-        if let Ok(at) = list.binary_search(&row) {
+        if let List::Few(list) = self.list()
+            && let Ok(at) = list.binary_search(&row)
+        {
             let mut list = list.to_vec();
             list.remove(at);
             *self = Self::from_sorted(list);
         }
     }
 
-    /// Number of rows.
-    pub(super) fn len(&self) -> u64 {
-        match self.list() {
-            Ok(rows) => rows.len() as u64,
-            Err(rows) => rows.len(),
-        }
-    }
-
     /// Whether there are none.
     pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Whether a row is among them.
-    pub(super) fn contains(&self, row: u32) -> bool {
-        match self.list() {
-            Ok(rows) => rows.binary_search(&row).is_ok(),
-            Err(rows) => rows.contains(row),
-        }
-    }
-
-    /// Number of rows that are in `within` too.
-    pub(super) fn count_in(&self, within: &RoaringBitmap) -> u64 {
-        match self.list() {
-            Ok(rows) => rows.iter().filter(|&&row| within.contains(row)).count() as u64,
-            Err(rows) => rows.intersection_len(within),
-        }
-    }
-
-    /// The rows as a bitmap.
-    pub(super) fn to_bitmap(&self) -> RoaringBitmap {
-        match self.list() {
-            Ok(rows) => bitmap_of(rows.iter().copied()),
-            Err(rows) => rows.clone(),
-        }
-    }
-
-    /// Appends the rows (of `within`), ascending.
-    pub(super) fn append_to(&self, out: &mut Vec<u32>, within: Option<&RoaringBitmap>) {
-        match (self.list(), within) {
-            (Ok(rows), None) => out.extend_from_slice(rows),
-            (Ok(rows), Some(within)) => out.extend(rows.iter().filter(|&&row| within.contains(row))),
-            (Err(rows), None) => out.extend(rows),
-            (Err(rows), Some(within)) => out.extend(rows & within),
-        }
+        self.list().count(Filter::default()) == 0
     }
 }
 
-/// A union of many postings.
+/// A union of many lists of rows.
 #[derive(Debug, Default)]
 pub(super) struct Union {
     rows: Vec<u32>,
@@ -177,28 +209,40 @@ pub(super) struct Union {
 }
 
 impl Union {
-    /// Adds the rows of a posting.
-    pub(super) fn add(&mut self, posting: &Posting) {
-        match posting.list() {
-            Ok(rows) => self.rows.extend_from_slice(rows),
-            Err(rows) => self.bitmap |= rows,
+    /// Adds rows.
+    pub(super) fn add(&mut self, list: List<'_>) {
+        match list {
+            List::Few(rows) => self.rows.extend_from_slice(rows),
+            List::Many(rows) => self.bitmap |= rows,
         }
     }
 
     /// The rows that were added.
-    pub(super) fn finish(mut self) -> RoaringBitmap {
-        self.rows.sort_unstable();
-        self.rows.dedup();
-        let mut all = bitmap_of(self.rows);
-        all |= self.bitmap;
+    pub(super) fn finish(self) -> RoaringBitmap {
+        let Self { mut rows, bitmap } = self;
+        if rows.is_empty() {
+            return bitmap;
+        }
+        let mut all = dense(&rows).unwrap_or_else(|| {
+            rows.sort_unstable();
+            bitmap_of(rows)
+        });
+        all |= bitmap;
         all
     }
 }
 
-impl<'p> Extend<&'p Posting> for Union {
-    fn extend<I: IntoIterator<Item = &'p Posting>>(&mut self, postings: I) {
-        for posting in postings {
-            self.add(posting);
+/// The bitmap of rows in any order, if they lie so close that setting bits is quicker than sorting.
+fn dense(rows: &[u32]) -> Option<RoaringBitmap> {
+    let end = usize::try_from(rows.iter().max()?.checked_add(1)?).ok()?;
+    if rows.len() < end / 64 {
+        return None;
+    }
+    let mut bits = vec![0_u8; end.div_ceil(8)];
+    for &row in rows {
+        if let Some(byte) = usize::try_from(row / 8).ok().and_then(|at| bits.get_mut(at)) {
+            *byte |= 1 << (row % 8);
         }
     }
+    Some(RoaringBitmap::from_lsb0_bytes(0, &bits))
 }

@@ -46,6 +46,30 @@ impl Rows {
         Some(Locator { offset: *self.offsets.get(row)?, len: *self.lens.get(row)? })
     }
 
+    /// The rows that ever had a record.
+    pub(super) fn ever_live(&self) -> impl Iterator<Item = u32> {
+        (0..).zip(&self.lens).filter(|(_, len)| **len > 0).map(|(row, _)| row)
+    }
+
+    /// Times, offsets and lengths.
+    pub(super) fn columns(&self) -> (&[f64], &[u64], &[u32]) {
+        (&self.times, &self.offsets, &self.lens)
+    }
+
+    /// As [`Rows::columns`] has told of so many rows.
+    pub(super) fn from_columns(
+        times: Vec<f64>,
+        offsets: Vec<u64>,
+        lens: Vec<u32>,
+        len: usize,
+    ) -> Option<Self> {
+        (times.len() == len && offsets.len() == len && lens.len() == len).then_some(Self {
+            times,
+            offsets,
+            lens,
+        })
+    }
+
     /// Gives back memory that is not used.
     pub(super) fn shrink_to_fit(&mut self) {
         self.times.shrink_to_fit();

@@ -6,7 +6,7 @@ use roaring::RoaringBitmap;
 use super::*;
 use crate::name::{self, flatten, leaf_file_name};
 use crate::query::{Expr, Op, Operand, holds};
-use crate::record::Dialect;
+use crate::record::{Dialect, Piece, parse_line};
 
 const NOW: f64 = 1000.0;
 
@@ -170,6 +170,7 @@ fn postings_of_every_size_take_and_lose_rows() {
     };
     for row in 0..600 {
         index.apply(&record(&format!("e{row}"), 0.0, Some(object(json))), None, at(0));
+        index.tidy();
         expected.insert(row);
         check(&index, &expected);
     }
@@ -294,6 +295,92 @@ fn values_with_cut_names_are_found() {
     assert_eq!(index.leaf_by_cut_name(&key("none"), &other), None);
 }
 
+fn to_bytes(index: &Index) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    index.keep(&mut |more| bytes.extend_from_slice(more));
+    bytes
+}
+
+fn from_bytes(bytes: &[u8]) -> Option<Index> {
+    let mut rest = bytes;
+    Index::from_kept(bytes.len() as u64, &mut |buf| {
+        let Some((now, later)) = rest.split_at_checked(buf.len()) else { return false };
+        buf.copy_from_slice(now);
+        rest = later;
+        true
+    })
+}
+
+fn through_bytes(index: &Index) -> Index {
+    from_bytes(&to_bytes(index)).unwrap()
+}
+
+#[test]
+fn a_kept_index_goes_on() {
+    let mut index = index_of(&[r#"{"x": 1, "o": {"m": [1, 2]}}"#, r#"{"x": 1}"#, r#"{"x": "ü"}"#]);
+    index.apply(&record("e1", 1.0, None), None, at(5));
+    let mut kept = through_bytes(&index);
+    assert_eq!((kept.row("e0"), kept.row("e1"), kept.row_ever("e1")), (Some(Row(0)), None, Some(Row(1))));
+    for index in [&mut index, &mut kept] {
+        index.apply(&record("e1", 1.0, Some(object(r#"{"o": {"m": [2]}}"#))), None, at(6));
+        index.apply(&record("e0", 9.0, Some(object(r#"{"x": 2}"#))), None, at(7));
+        index.apply(&record("new", 3.0, Some(object(r#"{"x": 2}"#))), None, at(8));
+        assert_eq!(select(index, "x = 2"), rows(&[0, 3]));
+        assert_eq!(select(index, "o.m[] = 2"), rows(&[1]));
+        assert_eq!(select(index, "_timestamp > 2"), rows(&[0, 3]));
+        assert_eq!(index.keys(None), [key("o.m"), key("o.m[]"), key("x")]);
+    }
+    assert!(from_bytes(&[]).is_none());
+    assert_eq!(through_bytes(&Index::default()).len(), 0);
+}
+
+/// Lines of a log: records of few shapes, some of them damaged or spelled in other ways.
+fn lines() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let ids = prop::sample::select(vec!["e0", "e1", "e2", "e3", "e4", "f", "_x", "a/b"]);
+    let value = prop_oneof![
+        8 => values().prop_map(|value| {
+            let mut out = Vec::new();
+            value.write_python(&mut out);
+            String::from_utf8(out).unwrap()
+        }),
+        2 => prop::sample::select(vec!["1.", "01", "tru", "\"", "\"a\tb\"", "\"\\u12\"", "[1", "[1,]", "[ ]", "{ }", "\"é\"", "-", "\"\\ud800\"", "\"\\n\""]).prop_map(str::to_owned),
+    ];
+    let shapes = prop::sample::select(vec![
+        r#"{"_id": "/c/ID", "a": V, "b": V, "_timestamp": 1.5}"#,
+        r#"{"_id": "/c/ID", "a": V, "b": V, "_timestamp": 900}"#,
+        r#"{"@": "ID", "a": V, "o": {"name": V, "": {"x": V}}, "t": V, "$": 1e3}"#,
+        r#"{"@": "ID", "a": V, "a": V, "$": 2}"#,
+        r#"{"@": "ID","t":V,  "_id": "ID"}"#,
+        r#"{"@": "ID", "b": V, "_deleted": true}"#,
+        r#"{"@": "ID", "t[]": V, "$": V}"#,
+        r#"{"a": V, "@": "ID", "e\u0301": V}"#,
+        r#"{"@": "ID", "o": {"name": V, "name": V}}"#,
+        r#" {"@" : "ID", "t" : V } "#,
+        "{\"@\": \"ID\", \"b\": V}\0{\"@\": \"f\", \"b\": V}",
+        r#"{"@": "ID", "b": {"@": "f", "b": V}"#,
+    ]);
+    let line = (
+        shapes,
+        ids,
+        prop::collection::vec(value, 6),
+        prop::option::weighted(0.05, (any::<prop::sample::Index>(), any::<u8>())),
+    );
+    let line = line.prop_map(|(shape, id, values, damage)| {
+        let mut line = shape.replace("ID", id);
+        for value in values {
+            line = line.replacen('V', &value, 1);
+        }
+        let mut line = line.into_bytes();
+        if let Some((place, byte)) = damage {
+            let place = place.index(line.len());
+            line[place] = byte;
+        }
+        line.retain(|byte| *byte != b'\n');
+        line
+    });
+    prop::collection::vec(line, 0..40)
+}
+
 type Entry = (f64, Object<'static>, Locator);
 
 /// Entries as plain objects, in order of first appearance.
@@ -379,6 +466,8 @@ impl Model {
         for (key, values) in &postings {
             for (leaf, rows) in values {
                 assert_eq!(index.posting(key, leaf), *rows);
+                assert!(index.has_value(key, leaf, None) && !index.has_value(key, &Leaf::from(0.125), None));
+                assert_eq!(index.has_value(key, leaf, Some(within)), !rows.is_disjoint(within));
             }
             for set in [within, &all] {
                 let mut expected: Vec<u32> = Vec::new();
@@ -413,6 +502,7 @@ impl Model {
                 self.live().filter_map(holds).collect::<RoaringBitmap>(),
                 "{expr:?}"
             );
+            assert_eq!(index.select_in(expr, NOW, within), index.select(expr, NOW) & within, "{expr:?}");
         }
     }
 }
@@ -544,6 +634,8 @@ proptest! {
         let mut index = loader.finish();
         model.check(&applied, &exprs, &within);
         model.check(&index, &exprs, &within);
+        while applied.tidy() {}
+        model.check(&applied, &exprs, &within);
 
         for record in &more {
             offset += 10;
@@ -552,6 +644,9 @@ proptest! {
             let known: Vec<_> = before.keys().map(|key| (key.clone(), index.key_generation(key))).collect();
             let row = index.apply(record, old.as_ref(), at(offset));
             model.set(record, at(offset));
+            if offset % 30 == 0 {
+                while index.tidy() {}
+            }
             prop_assert_eq!(index.row_ever(record.id.as_str()), Some(row));
             let after = model.postings();
             for (key, then) in known {
@@ -563,6 +658,9 @@ proptest! {
             }
         }
         model.check(&index, &exprs, &within);
+
+        let kept = through_bytes(&index);
+        model.check(&kept, &exprs, &within);
 
         let mut loader = Loader::replacing(&index);
         for entry in &mut model.entries {
@@ -576,5 +674,84 @@ proptest! {
         let replaced = loader.finish();
         model.check(&replaced, &exprs, &within);
         prop_assert!(replaced.generation() > index.generation());
+    }
+
+    /// Lines of known shapes are not parsed, and several readers share the log: it must not be seen.
+    #[test]
+    fn readers_find_what_the_parser_finds(
+        lines in lines(), cuts in prop::collection::vec(0_usize..100, 0..6), turns in prop::collection::vec(0_usize..2, 7),
+        exprs in prop::collection::vec(exprs(), 10), within in prop::collection::btree_set(0u32..8, 0..6),
+    ) {
+        let within = within.into_iter().collect();
+        let (mut model, mut offset, mut malformed) = (Model::default(), 0, Vec::new());
+        for line in &lines {
+            for (range, piece) in parse_line(line) {
+                let at = Locator { offset: offset + range.start as u64, len: u32::try_from(range.len()).unwrap() };
+                match piece {
+                    Piece::Record(record) => {
+                        let object = record.object.into_owned();
+                        model.set(&Record { object, id: record.id, ..record }, at);
+                    }
+                    Piece::Malformed(_) => malformed.push(at),
+                }
+            }
+            offset += line.len() as u64 + 1;
+        }
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(lines.len())).collect();
+        cuts.extend([0, lines.len()]);
+        cuts.sort_unstable();
+        let mut readers = [Reader::default(), Reader::default()];
+        let (mut loader, mut offset, mut found) = (Loader::default(), 0, Vec::new());
+        for (cut, turn) in cuts.windows(2).zip(turns) {
+            let mut bytes = Vec::new();
+            for line in &lines[cut[0]..cut[1]] {
+                bytes.extend_from_slice(line);
+                bytes.push(b'\n');
+            }
+            readers[turn].lines(offset, &bytes);
+            offset += bytes.len() as u64;
+            let part = readers[turn].part();
+            found.extend_from_slice(&part.malformed);
+            loader.take(turn, part);
+        }
+        prop_assert_eq!(found, malformed);
+        model.check(&loader.finish(), &exprs, &within);
+    }
+
+    /// Damage is found by a checksum; but even what it let pass could do no harm.
+    #[test]
+    fn damaged_bytes_do_no_harm(log in records(), flips in prop::collection::vec((any::<prop::sample::Index>(), 1_u8..), 1..4),
+        cut in prop::option::of(any::<prop::sample::Index>()), exprs in prop::collection::vec(exprs(), 5)) {
+        let mut loader = Loader::default();
+        for record in &log {
+            loader.add(record, at(1));
+        }
+        let mut bytes = to_bytes(&loader.finish());
+        for (place, bits) in flips {
+            let place = place.index(bytes.len());
+            bytes[place] ^= bits;
+        }
+        if let Some(cut) = cut {
+            let len = cut.index(bytes.len());
+            bytes.truncate(len);
+        }
+        if let Some(mut index) = from_bytes(&bytes) {
+            for expr in &exprs {
+                let rows = index.select(expr, NOW);
+                index.select_in(expr, NOW, &rows);
+            }
+            for key in index.keys(None) {
+                index.values(&key, None);
+                index.values(&key, Some(&rows(&[0, 2])));
+                let live = index.live().clone();
+                index.sorted(&key, &live);
+                index.leaf_by_cut_name(&key, "x");
+            }
+            for id in ["e0", "e1", "f", "new"] {
+                index.row(id).and_then(|row| index.locator(row));
+                index.apply(&record(id, 1.0, Some(object(r#"{"a": 1, "t": [1]}"#))), None, at(1));
+            }
+            while index.tidy() {}
+        }
     }
 }

@@ -11,18 +11,28 @@ pub struct Id(Box<str>);
 impl Id {
     /// A checked id.
     pub fn new(name: &str) -> Result<Self, NameError> {
+        Self::check(name).map(|name| Self(name.into()))
+    }
+
+    /// Whether a name is one of an entry; the name.
+    pub fn check(name: &str) -> Result<&str, NameError> {
         if name.is_empty() || name.starts_with(['.', '_']) || name.contains(['/', '\0']) {
             return Err(NameError::Malformed);
         }
         if name.len() > NAME_MAX {
             return Err(NameError::TooLong);
         }
-        Ok(Self(name.into()))
+        Ok(name)
     }
 
     /// The id of a record that has this `_id` or `@`: its last component (trailing slashes make it empty: refused).
     pub fn from_path(path: &str) -> Result<Self, NameError> {
-        Self::new(path.rsplit_once('/').map_or(path, |(_, last)| last))
+        Self::new(Self::in_path(path))
+    }
+
+    /// The last component of an `_id` or `@`, unchecked.
+    pub fn in_path(path: &str) -> &str {
+        path.rsplit_once('/').map_or(path, |(_, last)| last)
     }
 
     /// The id.

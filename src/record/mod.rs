@@ -1,12 +1,14 @@
 //! One line of the log, in both dialects, and changes of attributes.
 
 mod edit;
+mod shape;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
 
 pub use edit::{Edit, EditError, SetMode, apply};
+pub use shape::{Kind, Place, Shape, Token};
 
 use crate::name::Id;
 use crate::value::{Leaf, Number, Object, Text, Value};

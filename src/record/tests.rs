@@ -599,3 +599,66 @@ proptest! {
         }
     }
 }
+
+mod shapes {
+    use super::*;
+
+    fn split(example: &str, line: &str) -> Option<Vec<String>> {
+        let shape = Shape::of(example.as_bytes(), &Object::parse(example.as_bytes()).unwrap())?;
+        let mut tokens = Vec::new();
+        let is_it = shape.split(line.as_bytes(), &mut tokens);
+        is_it.then(|| tokens.iter().map(|token| line[token.start..token.end].to_owned()).collect())
+    }
+
+    #[test]
+    fn a_line_of_the_same_shape_is_taken_apart() {
+        let example =
+            r#"{"@": "e1", "lr": 0.1, "opt": {"name": "adam", "on": true}, "tags": ["a", "b"], "$": 1.5}"#;
+        let line = r#"{"@": "e22", "lr": null, "opt": {"name": "s\"{gd", "on": {}}, "tags": [{"a": "]"}, []], "$": -2}"#;
+        let tokens = split(example, line).unwrap();
+        assert_eq!(tokens, [r#""e22""#, "null", r#""s\"{gd""#, "{}", r#"[{"a": "]"}, []]"#, "-2"]);
+        for other in [
+            r#"{"@": "e1", "lr": 0.1, "opt": {"name": "adam", "on": true}, "tags": ["a", "b"], "$": 1.5, "x": 1}"#,
+            r#"{"@": "e1", "lr": 0.1, "opt": {"name": "adam", "on": true}, "tags": ["a", "b"]}"#,
+            r#"{"@": "e1", "lr": {"x": 1}, "opt": {"name": "adam", "on": true}, "tags": ["a", "b"], "$": 1.5}"#,
+            r#"{"@": "e1", "lr": 0.1, "opt": {"name": "adam", "on": true}, "tags": ["a", "b"], "$": 1.5"#,
+            r#"{"@": "e1", "lr": 0.1, "opt": {"name": "adam", "on": true}, "tags": ["a", "b"], "$": "#,
+            "",
+        ] {
+            assert_eq!(split(example, other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn words_of_every_length_end_where_they_end() {
+        for len in 1..30 {
+            let word = "1".repeat(len);
+            for end in [",", "}", "]", " ", "\t", "]}"] {
+                let line = format!(r#"{{"@": "e", "a": {word}{end}"#);
+                let whole = r#"{"@": "e", "a": 0, "b": 1}"#;
+                let lines = line + r#" "b": -1.5e+07}"#;
+                if end == "," {
+                    assert_eq!(split(whole, &lines).unwrap()[1..], [word.clone(), "-1.5e+07".to_owned()]);
+                } else {
+                    assert_eq!(split(whole, &lines), None, "{lines}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_odd_has_no_shape() {
+        for line in [
+            r#"{"a": 1}"#,
+            r#"{"_id": "/c/e", "@": "e"}"#,
+            r#"{"@": "e", "$": 1, "_timestamp": 1}"#,
+            r#"{"@": "e", "_deleted": true}"#,
+            r#"{"@": "e", "$": {"x": 1}}"#,
+            r#"{"@": "e", "a": 1, "a": 2}"#,
+            r#"{"@": "e", "a": {"b": 1, "c": 2}, "a": 2}"#,
+            r#"{"@": "e", "\u0061": 1}"#,
+        ] {
+            assert_eq!(Shape::of(line.as_bytes(), &Object::parse(line.as_bytes()).unwrap()), None, "{line}");
+        }
+    }
+}

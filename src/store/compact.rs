@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use super::digest::Digest;
 use super::{CHUNK, Generation, LOG, Locked, Store, StoreError, TEMPORARY, hold, sys};
 use crate::record::Locator;
 
@@ -29,7 +30,7 @@ impl Locked<'_> {
             ));
         };
         let mut places = Vec::with_capacity(keep.len());
-        let (file, size) = store.replace(&old, Some(end), |writer| {
+        let Replaced { file, size, digest } = store.replace(&old, Some(end), |writer| {
             for (run, bytes) in runs(store, &old, keep) {
                 let bytes = bytes?;
                 let start = run.first().map_or(0, |first| first.offset);
@@ -53,7 +54,7 @@ impl Locked<'_> {
         let mut position = hold(&store.position);
         let generation = store
             .new_generation(&file)
-            .and_then(|generation| store.adopt(&mut position, &generation, size).map(|()| generation))
+            .and_then(|generation| store.adopt(&mut position, &generation, size, digest).map(|()| generation))
             .inspect_err(|_| position.reload = true)?;
         self.log = Some((file, size));
         Ok((generation, places))
@@ -101,6 +102,18 @@ pub(super) struct LogWriter<'s> {
     file: &'s File,
     buf: Vec<u8>,
     flushed: u64,
+    digest: Digest,
+}
+
+/// A log that was replaced.
+#[derive(Debug)]
+pub(super) struct Replaced {
+    /// The new one.
+    pub file: File,
+    /// Its size.
+    pub size: u64,
+    /// Of all of it.
+    pub digest: Digest,
 }
 
 impl LogWriter<'_> {
@@ -117,6 +130,7 @@ impl LogWriter<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         sys::write_full(self.sys, self.file, &self.buf, self.flushed)?;
+        self.digest.take(self.flushed, &self.buf);
         self.flushed += self.buf.len() as u64;
         self.buf.clear();
         Ok(())
@@ -136,7 +150,7 @@ impl Store {
         old: &File,
         size: u64,
         end: Option<u64>,
-    ) -> Result<(File, u64), StoreError> {
+    ) -> Result<Replaced, StoreError> {
         self.replace(old, end, |writer| {
             let mut offset = 0;
             while offset < size {
@@ -154,13 +168,13 @@ impl Store {
     }
 
     /// Writes a new log to a temporary file, makes it durable, and renames it over the log. `old` gives owner and permissions;
-    /// with `end`, the log must still be that file and have that size. Gives the new file and its size.
+    /// with `end`, the log must still be that file and have that size. Gives the new file.
     pub(super) fn replace(
         &self,
         old: &File,
         end: Option<u64>,
         content: impl FnOnce(&mut LogWriter<'_>) -> io::Result<()>,
-    ) -> Result<(File, u64), StoreError> {
+    ) -> Result<Replaced, StoreError> {
         let name = CString::new(format!("{TEMPORARY}{}", std::process::id()))
             .map_err(|e| StoreError::io(COMPACTING)(e.into()))?;
         let file = match self.create(&name, COMPACTING) {
@@ -171,12 +185,12 @@ impl Store {
             }
             other => other?,
         };
-        let size = self.write_anew(&file, old, end, content).and_then(|size| {
+        let written = self.write_anew(&file, old, end, content).and_then(|written| {
             sys::retry(|| self.sys.rename(self.dir(), &name, LOG))?;
-            Ok(size)
+            Ok(written)
         });
-        let size = match size {
-            Ok(size) => size,
+        let (size, digest) = match written {
+            Ok(written) => written,
             Err(source) => {
                 if let Err(e) = self.sys.unlink(self.dir(), &name) {
                     ::log::warn!("removing {}: {e}", name.to_string_lossy());
@@ -188,7 +202,7 @@ impl Store {
             // After a power cut the old log may be there again, without what is appended to the new one from now on.
             return Err(self.poison(COMPACTING, source));
         }
-        Ok((file, size))
+        Ok(Replaced { file, size, digest })
     }
 
     fn write_anew(
@@ -197,7 +211,7 @@ impl Store {
         old: &File,
         end: Option<u64>,
         content: impl FnOnce(&mut LogWriter<'_>) -> io::Result<()>,
-    ) -> io::Result<u64> {
+    ) -> io::Result<(u64, Digest)> {
         let before = sys::retry(|| self.sys.stat_file(old))?;
         let stat = sys::retry(|| self.sys.stat_file(file))?;
         if (stat.uid, stat.gid) != (before.uid, before.gid) {
@@ -207,10 +221,11 @@ impl Store {
             }
         }
         sys::retry(|| self.sys.set_mode(file, before.mode & 0o777))?;
-        let mut writer = LogWriter { sys: &*self.sys, file, buf: Vec::new(), flushed: 0 };
+        let mut writer =
+            LogWriter { sys: &*self.sys, file, buf: Vec::new(), flushed: 0, digest: Digest::default() };
         content(&mut writer)?;
         writer.flush()?;
-        let size = writer.flushed;
+        let (size, digest) = (writer.flushed, writer.digest);
         sys::retry(|| self.sys.sync_data(file))?;
         if let Some(end) = end {
             // What lost the lock (a node that was cut off) must not replace what others have written since.
@@ -219,7 +234,7 @@ impl Store {
                 return Err(io::Error::from_raw_os_error(libc::ESTALE));
             }
         }
-        Ok(size)
+        Ok((size, digest))
     }
 
     /// The generation of a file that has become the log.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::time::Duration;
 
+use super::digest::Digest;
 use super::{
     CHUNK, Followed, Generation, LINE_MAX, LOG, Locked, NO_LOG, Sink, Store, StoreError, TRIES, hold, sys,
 };
@@ -22,9 +23,11 @@ pub(super) struct Position {
     /// Everything before it was given to sinks or appended by us.
     pub offset: u64,
     /// The last bytes before it.
-    mark: Vec<u8>,
+    pub mark: Vec<u8>,
     /// The dialect of the first record.
-    dialect: Option<Dialect>,
+    pub dialect: Option<Dialect>,
+    /// Of everything before the offset.
+    pub digest: Digest,
     /// Our idea of the log may be wrong: the next pass gives everything anew.
     pub reload: bool,
     /// When something new was last seen in it, in uptime of the machine.
@@ -53,6 +56,11 @@ impl Store {
     /// Gives everything anew at the next pass.
     pub fn forget(&self) {
         hold(&self.position).reload = true;
+    }
+
+    /// For how long nothing new was seen in the log.
+    pub fn quiet(&self) -> Option<Duration> {
+        hold(&self.position).moved.map(|moved| self.sys.uptime().saturating_sub(moved))
     }
 
     /// The size of the log, if bytes without a `\n` stand at its end: a writer is at work, or has died.
@@ -157,7 +165,7 @@ impl Store {
     }
 
     /// The last bytes before an offset.
-    fn mark(&self, file: &File, offset: u64) -> Result<Vec<u8>, StoreError> {
+    pub(super) fn mark(&self, file: &File, offset: u64) -> Result<Vec<u8>, StoreError> {
         let len = offset.min(MARK);
         let mut mark = vec![0; usize::try_from(len).unwrap_or_default()];
         let n = sys::read_full(&*self.sys, file, &mut mark, offset - len)
@@ -185,7 +193,8 @@ impl Store {
             position.reload = false;
             return Ok(Followed { lines: 0, replaced });
         }
-        let mut probe = Probe { dialect: position.dialect, lines: 0, sink };
+        let digest = &mut position.digest;
+        let mut probe = Probe { dialect: position.dialect, lines: 0, digest, sink };
         let (offset, result) = read_lines(&*self.sys, file, position.offset, look.stat.size, &mut probe);
         let (dialect, lines) = (probe.dialect, probe.lines);
         if offset > position.offset {
@@ -201,6 +210,7 @@ impl Store {
 
     /// Takes our own lines into the position.
     pub(super) fn advance(&self, position: &mut Position, lines: &[u8]) {
+        position.digest.take(position.offset, lines);
         position.offset += lines.len() as u64;
         position.moved = Some(self.sys.uptime());
         let from = lines.len().saturating_sub(usize::try_from(MARK).unwrap_or_default());
@@ -219,6 +229,7 @@ impl Store {
         position: &mut Position,
         generation: &Arc<Generation>,
         size: u64,
+        digest: Digest,
     ) -> Result<(), StoreError> {
         let Some(file) = &generation.file else { return Ok(()) };
         let dialect = position.dialect;
@@ -227,6 +238,7 @@ impl Store {
             offset: size,
             mark: Vec::new(),
             dialect,
+            digest,
             reload: true,
             moved: Some(self.sys.uptime()),
         };
@@ -299,6 +311,7 @@ impl Store {
 struct Probe<'s> {
     dialect: Option<Dialect>,
     lines: u64,
+    digest: &'s mut Digest,
     sink: &'s mut dyn Sink,
 }
 
@@ -313,6 +326,15 @@ impl Sink for Probe<'_> {
         }
         self.lines += 1;
         self.sink.line(at, line);
+    }
+
+    fn lines(&mut self, offset: u64, bytes: &[u8]) {
+        if self.dialect.is_none() {
+            self.dialect = bytes.split(|&b| b == b'\n').find_map(dialect_of);
+        }
+        self.lines += memchr::memchr_iter(b'\n', bytes).count() as u64;
+        self.digest.take(offset, bytes);
+        self.sink.lines(offset, bytes);
     }
 
     fn oversized(&mut self, at: Locator) {
@@ -357,16 +379,18 @@ pub(super) fn read_lines(
         let searched = filled;
         filled += n;
         let mut start = 0;
-        for newline in memchr::memchr_iter(b'\n', buf.get(searched..filled).unwrap_or_default()) {
-            let end = searched + newline;
-            let offset = base + start as u64;
-            if let Some(begun) = oversized.take() {
-                give_oversized(begun, base + end as u64, sink);
-            } else {
-                let line = buf.get(start..end).unwrap_or_default();
-                sink.line(Locator { offset, len: u32::try_from(line.len()).unwrap_or(u32::MAX) }, line);
+        if let Some(newline) = memchr::memrchr(b'\n', buf.get(searched..filled).unwrap_or_default()) {
+            if let Some(begun) = oversized.take()
+                && let Some(end) = memchr::memchr(b'\n', buf.get(searched..filled).unwrap_or_default())
+            {
+                give_oversized(begun, base + (searched + end) as u64, sink);
+                start = searched + end + 1;
             }
-            start = end + 1;
+            let end = searched + newline + 1;
+            if end > start {
+                sink.lines(base + start as u64, buf.get(start..end).unwrap_or_default());
+                start = end;
+            }
         }
         if filled as u64 - start as u64 > LINE_MAX || oversized.is_some() {
             // Not even the beginning of such a line is kept in memory.

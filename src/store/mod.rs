@@ -7,15 +7,18 @@
 
 mod append;
 mod compact;
+mod digest;
 #[cfg(test)]
 #[path = "tests/faults.rs"]
 pub(crate) mod faults;
 mod fence;
 mod holder;
+mod kept;
 mod lock;
 mod log;
 mod recover;
 mod repair;
+mod seal;
 #[cfg(all(test, feature = "models"))]
 #[path = "tests/steps.rs"]
 pub(crate) mod steps;
@@ -37,8 +40,10 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use append::Landed;
 pub use holder::Holder;
+pub use kept::{Directory, KeptReader, KeptWriter};
 pub use lock::Locked;
 pub use repair::Repaired;
+pub use seal::{Seal, Still};
 
 use log::Position;
 use watch::Watch;
@@ -108,8 +113,25 @@ pub trait Sink {
     fn replaced(&mut self, generation: &Arc<Generation>);
     /// The next whole line, without its `\n`, and where it stands.
     fn line(&mut self, at: Locator, line: &[u8]);
+    /// The next whole lines, each with its `\n`, and where the first one begins.
+    fn lines(&mut self, offset: u64, bytes: &[u8]) {
+        each_line(offset, bytes, |at, line| self.line(at, line));
+    }
     /// A line, or the next part of one, that is too long to be a record or to be held in memory. Parts of one line adjoin.
     fn oversized(&mut self, at: Locator);
+}
+
+/// Gives each of some whole lines, without its `\n`, and where it stands.
+pub fn each_line(offset: u64, bytes: &[u8], mut each: impl FnMut(Locator, &[u8])) {
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', bytes) {
+        let line = bytes.get(start..end).unwrap_or_default();
+        each(
+            Locator { offset: offset + start as u64, len: u32::try_from(line.len()).unwrap_or(u32::MAX) },
+            line,
+        );
+        start = end + 1;
+    }
 }
 
 /// What went wrong with a store; each variant says what was being done, and keeps the OS error.

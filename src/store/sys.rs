@@ -24,6 +24,10 @@ pub(crate) struct Stat {
     pub uid: u32,
     /// Its group.
     pub gid: u32,
+    /// When its bytes were changed last, in seconds since the epoch (as they count for a time before that) and nanoseconds.
+    pub modified: (u64, u64),
+    /// When anything about it was changed last.
+    pub changed: (u64, u64),
 }
 
 /// The identity of a file, as long as somebody holds it open.
@@ -48,6 +52,11 @@ impl FileId {
         let device =
             libc::makedev(u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?);
         (ino == self.ino).then_some(device == self.dev)
+    }
+
+    /// Device and inode.
+    pub fn numbers(self) -> (u64, u64) {
+        (self.dev, self.ino)
     }
 }
 
@@ -130,7 +139,9 @@ fn statx(dir: RawFd, name: &CStr, flags: c_int) -> io::Result<Stat> {
         | libc::STATX_INO
         | libc::STATX_SIZE
         | libc::STATX_UID
-        | libc::STATX_GID;
+        | libc::STATX_GID
+        | libc::STATX_MTIME
+        | libc::STATX_CTIME;
     // SAFETY: the descriptor is open for the call, the name ends in NUL, the buffer has the size of a statx.
     check(unsafe {
         libc::statx(dir, name.as_ptr(), flags | libc::AT_STATX_FORCE_SYNC, mask, buf.as_mut_ptr())
@@ -143,6 +154,8 @@ fn statx(dir: RawFd, name: &CStr, flags: c_int) -> io::Result<Stat> {
         mode: u32::from(buf.stx_mode),
         uid: buf.stx_uid,
         gid: buf.stx_gid,
+        modified: (buf.stx_mtime.tv_sec.cast_unsigned(), buf.stx_mtime.tv_nsec.into()),
+        changed: (buf.stx_ctime.tv_sec.cast_unsigned(), buf.stx_ctime.tv_nsec.into()),
     })
 }
 

@@ -332,7 +332,8 @@ impl<'a> Parser<'a> {
 /// How many bytes come before the first quote, backslash or control character.
 ///
 /// Eight at a time: most strings are too short for a call of `memchr` to pay, and it knows no ranges.
-fn plain_length(bytes: &[u8]) -> usize {
+#[inline]
+pub(crate) fn plain_length(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const HIGH_BITS: u64 = ONES << 7;
     let (words, tail) = bytes.as_chunks::<8>();

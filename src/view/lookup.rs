@@ -126,8 +126,7 @@ pub fn exists(index: &Index, dir: &Dir, rows: &RoaringBitmap) -> bool {
         Dir::Values(set, key) => index.has_key(key, within(set, rows)),
         Dir::Set(set) => match set.terms().last() {
             Some(Term::Value(key, leaf)) => {
-                let posting = index.posting(key, leaf);
-                if set.terms().len() == 1 { !posting.is_empty() } else { !posting.is_disjoint(rows) }
+                index.has_value(key, leaf, if set.terms().len() == 1 { None } else { Some(rows) })
             }
             Some(Term::Sort(key, _)) => {
                 !key.is_elements()

@@ -119,10 +119,12 @@ impl Set {
     pub fn rows<'i>(&self, index: &'i Index, now: f64) -> Cow<'i, RoaringBitmap> {
         let mut rows: Option<RoaringBitmap> = None;
         for term in &*self.terms {
-            let of_term = match term {
-                Term::Value(key, leaf) => index.posting(key, leaf),
-                Term::Where(_, expr) => index.select(expr, now),
-                Term::Sort(key, _) => index.rows_with(key),
+            let of_term = match (term, &rows) {
+                (Term::Value(key, leaf), _) => index.posting(key, leaf),
+                // Of a small set it is quickly said.
+                (Term::Where(_, expr), Some(rows)) => index.select_in(expr, now, rows),
+                (Term::Where(_, expr), None) => index.select(expr, now),
+                (Term::Sort(key, _), _) => index.rows_with(key),
             };
             rows = Some(match rows {
                 Some(rows) => rows & of_term,

@@ -23,11 +23,13 @@ pub struct Options<'o> {
     pub user: Option<&'o User>,
     /// When the connection is cut, so that no test hangs for ever.
     pub limit: Duration,
+    /// `XDG_CACHE_HOME`: below it indexes are kept. Without, none is.
+    pub keep: Option<&'o Path>,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { options: "", user: None, limit: Duration::from_secs(240) }
+        Self { options: "", user: None, limit: Duration::from_secs(240), keep: None }
     }
 }
 
@@ -90,6 +92,10 @@ impl Mount {
             }
         }
         command.env("RUST_BACKTRACE", "1").env_remove("CACHEDIRFS_CACHE");
+        match options.keep {
+            Some(place) => command.env("XDG_CACHE_HOME", place).env_remove("CACHEDIRFS_KEEP"),
+            None => command.env("CACHEDIRFS_KEEP", "0"),
+        };
         if let Some(user) = options.user {
             user.own(&path);
             command = user.wrap(&command);

@@ -70,10 +70,13 @@ fn drain(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     })
 }
 
-/// Starts a command.
+/// Starts a command. No index is kept where the caller has his own, but in a directory of the test if that says so.
 #[track_caller]
 pub fn start(command: &mut Command) -> Running {
     let text = format!("{command:?}");
+    if command.get_envs().all(|(name, _)| name != "XDG_CACHE_HOME") {
+        command.env("CACHEDIRFS_KEEP", "0");
+    }
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -100,8 +100,13 @@ pub fn recover(data: &[u8]) {
             }
         }
     }
-    let options =
-        Options { read_only: false, sync: false, refresh: Duration::from_secs(1), background: false };
+    let options = Options {
+        read_only: false,
+        sync: false,
+        refresh: Duration::from_secs(1),
+        background: false,
+        keep: None,
+    };
     let fresh = Id::new("efuzzfuzz").unwrap();
     let cache = Cache::open(dir.path(), &options).unwrap();
     if !expected.contains_key(fresh.as_str()) {

@@ -18,7 +18,7 @@ pub(crate) fn model(dir: &Path, sync: bool, background: bool) -> (Arc<Steps>, Ar
     let sys = Arc::new(Steps::default());
     let store = store::Options { read_only: false, sync };
     let store = Store::open_with(Arc::clone(&sys) as Arc<_>, dir, &store).unwrap();
-    let options = Options { read_only: false, sync, refresh: Duration::ZERO, background };
+    let options = Options { read_only: false, sync, refresh: Duration::ZERO, background, keep: None };
     (sys, Cache::with_store(store, &options).unwrap())
 }
 

@@ -6,6 +6,7 @@ mod fence;
 mod following;
 mod nodes;
 mod powercut;
+mod sealing;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};

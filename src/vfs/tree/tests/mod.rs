@@ -47,8 +47,13 @@ type Answer<T> = std::result::Result<T, i32>;
 
 #[cfg(not(feature = "models"))]
 fn open(dir: &Path) -> Arc<Cache> {
-    let options =
-        CacheOptions { read_only: false, sync: false, refresh: Duration::from_secs(1), background: true };
+    let options = CacheOptions {
+        read_only: false,
+        sync: false,
+        refresh: Duration::from_secs(1),
+        background: true,
+        keep: None,
+    };
     Cache::open(dir, &options).unwrap()
 }
 
