@@ -267,3 +267,61 @@ fn random_failures_lose_nothing_that_was_acknowledged() {
         mount.stop();
     }
 }
+
+/// On file systems of several machines the kernel tells nobody what another node has done: the log is looked at all the same.
+#[test]
+fn where_the_kernel_tells_of_no_changes_they_are_seen_after_a_while() {
+    // There is no inotify, or it never tells.
+    for inject in ["inotify_init1:error=EMFILE", "inotify_add_watch:retval=1"] {
+        let cache = Cache::new();
+        cache.add("e1", 1.0, r#""k": 1"#);
+        let scratch = common::scratch();
+        let trace = scratch.path().join("trace");
+        let mut command = Command::new("strace");
+        // A process of its own traces, so that the one that is started is the daemon.
+        command.args(["-D", "-f", "-o"]).arg(&trace).args(["-e", "trace=inotify_init1,inotify_add_watch"]);
+        command.args(["-e", &format!("inject={inject}")]);
+        let options = Options { options: "refresh=0.2", ..Options::default() };
+        let mount = Mount::under(command, cache.path(), &options);
+        poll("the daemon wants to be told", WHILE, || read(&trace).contains("(INJECTED").then_some(()));
+        for n in 2..5 {
+            cache.append(&[cache.record("e1", 1.0, &format!(r#""k": {n}"#))]);
+            poll("it is seen", WHILE, || (mount.get("e1", "k") == n.to_string()).then_some(()));
+            assert_eq!(common::ls(mount.join("by-attr/k")), [n.to_string()], "{inject}");
+        }
+        mount.stop();
+    }
+}
+
+/// What a node believes to know of the log may be old: under the lock it is opened anew, and its size is asked of the server.
+#[test]
+fn under_the_lock_the_log_is_opened_anew_and_its_size_is_asked_of_the_server() {
+    let cache = Cache::new();
+    cache.add("e1", 1.0, r#""k": 1"#);
+    let scratch = common::scratch();
+    let trace = scratch.path().join("trace");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-y", "-e", "trace=statx,fstat,newfstatat,openat,pwrite64,flock", "-o"]).arg(&trace);
+    command.arg(binary()).arg("-C").arg(cache.path()).args(["set", "--where", "k = 1", "k=2"]);
+    run(&mut command).ok();
+    assert_eq!(cache.entry("e1")["k"], 2);
+    let text = read(&trace);
+    let about = |name: &str| {
+        let (by_name, open) = (format!("\"{name}\""), format!("/{name}>"));
+        text.lines().filter(move |line| line.contains(&by_name) || line.contains(&open))
+    };
+    for line in about("_entries").chain(about("_lock")) {
+        assert!(!line.contains("stat") || line.contains("AT_STATX_FORCE_SYNC"), "{line}");
+        assert!(!line.contains("O_APPEND"), "{line}");
+    }
+    // What is done under the lock that is taken last.
+    let lines: Vec<_> = text.lines().collect();
+    let locked = lines.iter().rposition(|line| line.contains("flock(") && line.contains("LOCK_EX")).unwrap();
+    let after = &lines[locked..];
+    let place = |call: &str, of: &str| after.iter().position(|line| line.contains(call) && line.contains(of));
+    let opened = place("openat(", "\"_entries\", O_RDWR").expect("it is opened by its name");
+    let asked = place("statx(", "/_entries>, \"\", AT_STATX_FORCE_SYNC").expect("its size is asked for");
+    let written = place("pwrite64(", "/_entries>").expect("it is written to");
+    let unlocked = place("flock(", "LOCK_UN").expect("the lock is given up");
+    assert!(opened < asked && asked < written && written < unlocked, "{}", after.join("\n"));
+}

@@ -29,7 +29,10 @@ pub fn umount(args: &UmountArgs) -> Result<()> {
     match daemon {
         Some(daemon) if !args.lazy && !ends_within(&daemon, args.timeout) => {
             Err(error(format!("{place} is unmounted, but its daemon has not ended after {} s", args.timeout))
-                .hint("it is still writing, or waits for the cache's file system; its log tells"))
+                .hint(
+                    "it is still writing, or waits for the cache's file system, as its log tells; or a container or another \
+                     mount namespace that was made meanwhile still has the mount, until that ends",
+                ))
         }
         _ => Ok(()),
     }
