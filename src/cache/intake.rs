@@ -227,6 +227,7 @@ impl<'c> Intake<'c> {
                     self.account.live_bytes += size(step.at);
                 }
                 self.account.records += 1;
+                self.published.gone |= step.record.deleted;
                 self.published.rows.push(index.apply(&step.record, old, step.at));
             }
             drop(index);

@@ -196,6 +196,8 @@ pub enum CacheError {
 pub struct Published {
     /// Rows that came, changed or went.
     pub rows: Vec<Row>,
+    /// Some of them went.
+    pub gone: bool,
     /// The log was replaced and read anew: anything may have changed.
     pub all: bool,
 }

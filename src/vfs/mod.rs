@@ -18,6 +18,7 @@ pub use error::{Error, Result};
 pub use locks::LockRequest;
 pub use types::*;
 
+pub use self::tree::Shown;
 use self::tree::Tree;
 use crate::backing;
 pub use crate::backing::{HeldLock, LockKind, Range};
@@ -65,6 +66,10 @@ impl Vfs {
     pub fn negotiated(&self, epochs: bool, passthrough: bool) {
         self.tree.set_epochs(epochs);
         self.tree.contents.set_passthrough(passthrough);
+    }
+    /// What the kernel was shown, for whoever publishes changes.
+    pub fn shown(&self) -> Arc<Shown> {
+        Arc::clone(&self.tree.shown)
     }
     /// How the kernel is told to ask again for every name that it keeps; at most once, before the first request.
     pub fn set_forget_names(&self, forget: Box<dyn Fn() + Send + Sync>) {

@@ -58,6 +58,7 @@ impl Tree {
         target: &OsStr,
         done: Done<Entry>,
     ) {
+        self.shown.view();
         let change = || -> Result<_> {
             self.writable()?;
             let place = self.place(parent)?;

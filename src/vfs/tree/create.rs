@@ -34,11 +34,21 @@ impl Tree {
         };
         match &*place {
             Place::View(Dir::Set(set)) if set.is_all() && set.base() == Base::Entries => {
+                self.shown.entry();
                 self.make_named(caller, name, mode, umask, done);
             }
-            Place::View(dir) => done(self.make_dir(dir, name)),
-            Place::New => self.make_new(caller, name, mode, umask, done),
-            Place::Memo => self.make_memo(caller, name, mode, umask, done),
+            Place::View(dir) => {
+                self.shown.view();
+                done(self.make_dir(dir, name));
+            }
+            Place::New => {
+                self.shown.entry();
+                self.make_new(caller, name, mode, umask, done);
+            }
+            Place::Memo => {
+                self.shown.view();
+                self.make_memo(caller, name, mode, umask, done);
+            }
             _ => done(Err(Error::NotPermitted)),
         }
     }

@@ -22,6 +22,7 @@ impl Tree {
         let found = match &*place {
             Place::View(dir) => return self.lookup_view(parent, &place, dir, name),
             Place::New => {
+                self.shown.entry();
                 let (id, number) = self.names().new.get(name).cloned().ok_or(Error::NotFound)?;
                 return self.alias(id, number);
             }
@@ -49,6 +50,7 @@ impl Tree {
         {
             return Ok(entry);
         }
+        self.shown.view();
         let set = dir.set();
         let found = {
             let index = self.cache.index();
@@ -76,6 +78,7 @@ impl Tree {
                 return Ok(None);
             }
             let id = Id::from_file_name(name).ok_or(Error::NotFound)?;
+            self.shown.entry();
             self.row(&id)?;
             return self.enter_root(Root::Entries(id)).map(Some);
         }
@@ -180,6 +183,7 @@ impl Tree {
         if name != ".attrs" && name != ".attrs.json" {
             return None;
         }
+        self.shown.entry();
         let root = self.contents.as_root(parent)?;
         if matches!(root, Root::Trash(_)) {
             return None;
@@ -192,6 +196,7 @@ impl Tree {
     }
 
     fn lookup_memo(&self, place: &Arc<Place>, list: &str) -> Result<Entry> {
+        self.shown.view();
         let pairs = memo_pairs(list)?;
         let id = {
             let index = self.cache.index();

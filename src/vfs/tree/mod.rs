@@ -17,6 +17,7 @@ mod handle;
 mod lookup;
 mod place;
 mod sets;
+mod shown;
 mod status;
 mod stream;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use std::time::{Duration, SystemTime};
 use self::handle::Handles;
 use self::place::{Place, Table};
 use self::sets::{Files, Looked, Rows, Sets};
+pub use self::shown::Shown;
 use super::content::{self, Contents, Root};
 use super::locks::Locks;
 use super::{Caller, Done, Error, Ino, Options, Result, Time};
@@ -56,6 +58,7 @@ pub(super) struct Tree {
     pub locks: Locks,
     options: Options,
     epochs: AtomicBool,
+    pub shown: Arc<Shown>,
     started: Time,
     table: Table,
     sets: Sets,
@@ -118,6 +121,7 @@ impl Tree {
             contents,
             locks: Locks::default(),
             epochs: AtomicBool::new(options.epochs),
+            shown: Arc::default(),
             options,
             started: time_of(now()),
             table: Table::new(),
@@ -135,7 +139,8 @@ impl Tree {
         self.epochs.store(epochs, Ordering::Relaxed);
     }
 
-    /// How long the kernel may keep the names of views: they change whenever an attribute does.
+    /// How long the kernel may keep the names of views, which change whenever an attribute does. That such a name may be shown is
+    /// noted before it is looked for; see [`Shown`].
     fn view_ttl(&self) -> Duration {
         if self.epochs.load(Ordering::Relaxed) { LONG } else { Duration::ZERO }
     }

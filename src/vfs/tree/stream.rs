@@ -231,6 +231,7 @@ impl Tree {
         cookie: u64,
         add: &mut dyn FnMut(&DirEntry, &Entry) -> bool,
     ) -> Result<()> {
+        self.shown.list();
         let dir = self.handles.stream(fh)?.ino;
         self.read_names(fh, cookie, &mut |name, link| {
             let dots = name.cookie <= DOTS;

@@ -22,6 +22,7 @@ impl From<TrashError> for Error {
 
 impl Tree {
     pub(super) fn lookup_trash(&self, name: &str) -> Result<Entry> {
+        self.shown.view();
         let id = Id::from_file_name(name).ok_or(Error::NotFound)?;
         if self.row(&id).is_ok() {
             return Err(Error::NotFound);

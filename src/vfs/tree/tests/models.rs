@@ -34,8 +34,11 @@ impl Kernel {
         let world = World::new();
         let epoch = Arc::new(AtomicU64::new(0));
         let told = Arc::clone(&epoch);
-        world.cache.set_hook(Box::new(move |_| {
-            told.fetch_add(1, Ordering::SeqCst);
+        let shown = world.vfs.shown();
+        world.cache.set_hook(Box::new(move |published| {
+            if shown.must_be_forgotten(published) {
+                told.fetch_add(1, Ordering::SeqCst);
+            }
         }));
         let told = Arc::clone(&epoch);
         world.vfs.set_forget_names(Box::new(move || {
