@@ -205,7 +205,7 @@ pub struct Published {
 /// Called after every publication, before the changes are acknowledged, on the thread that published. Must not block on requests.
 pub type Hook = Box<dyn Fn(&Published) + Send + Sync>;
 
-/// Called once with the outcome of a change, on the committing thread.
+/// Called once with the outcome of a change, on the thread that committed it.
 pub type Done = Box<dyn FnOnce(Result<Outcome, CacheError>) + Send>;
 
 /// Numbers for `.status`.
@@ -387,9 +387,11 @@ impl Cache {
         Ok(Entry { row, id, time, object })
     }
 
-    /// Hands a change to the committing thread; `done` is called when it is decided. All changes that wait share one round.
+    /// Commits a change, or hands it to the committing thread if something has to be waited for; `done` is called when it is
+    /// decided, perhaps before this returns. All changes that wait share one round. To be called without locks, and not while acting
+    /// as somebody else.
     pub fn submit(&self, change: Change, done: Done) {
-        self.inner.submit(vec![(change, done)]);
+        self.inner.submit(vec![(change, done)], true);
     }
 
     /// As [`Cache::submit`], and waits.
@@ -409,7 +411,8 @@ impl Cache {
             });
             (change, done)
         });
-        self.inner.submit(jobs.collect());
+        // Whoever waits may be acting as somebody else, who need not be able to write the log.
+        self.inner.submit(jobs.collect(), false);
         drop(sender);
         let mut outcomes: Vec<_> = receiver.iter().collect();
         if outcomes.len() < count {

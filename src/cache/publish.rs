@@ -153,8 +153,10 @@ impl Inner {
         let due = account.due(self.store.bytes(), live, Instant::now()).filter(|_| !self.options.read_only);
         let mut queue = hold(&self.queue);
         queue.counts = Counts { records: account.records, malformed: account.malformed.len() as u64 };
+        // Later than it was: whoever waits for that time finds out then.
+        let earlier = due.is_some_and(|due| queue.due.is_none_or(|known| due < known));
         queue.due = due;
-        if due.is_some() {
+        if earlier {
             self.queue_bell.notify_one();
         }
     }

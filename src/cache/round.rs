@@ -6,8 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::decide::Decider;
 use super::intake::Intake;
+use super::publish::Account;
 use super::{CacheError, Change, Done, Inner, LOCK, Outcome, Published, hold};
-use crate::store::StoreError;
+use crate::store::{Locked, StoreError};
+use crate::sync::MutexGuard;
 
 /// Runs a callback of somebody else: a panic in it must not end our thread.
 pub(super) fn guarded(what: &str, call: impl FnOnce()) {
@@ -16,38 +18,67 @@ pub(super) fn guarded(what: &str, call: impl FnOnce()) {
     }
 }
 
+/// The outcomes of the first changes of a round, at least of one, and what to tell the hook.
+pub(super) type Ended = (Vec<Result<Outcome, CacheError>>, Published);
+
 impl Inner {
     /// Commits changes, in as many rounds as it takes, and tells each its outcome.
     pub(super) fn run(&self, mut jobs: Vec<(Change, Done)>) {
         while !jobs.is_empty() {
-            let (outcomes, published) = self.commit(&jobs);
-            self.leave();
-            self.tell(&published);
-            let rest = jobs.split_off(outcomes.len().min(jobs.len()));
-            for ((_, done), outcome) in jobs.into_iter().zip(outcomes) {
-                guarded("a callback", || done(outcome));
-            }
-            jobs = rest;
+            let ended = self.commit(&jobs);
+            let rest = jobs.split_off(ended.0.len().min(jobs.len()));
+            self.end(std::mem::replace(&mut jobs, rest), ended);
         }
     }
 
-    /// One round. Gives the outcomes of the first changes, at least of one, and what to tell the hook.
-    fn commit(&self, jobs: &[(Change, Done)]) -> (Vec<Result<Outcome, CacheError>>, Published) {
-        let fail = |error: &Arc<StoreError>| {
-            self.fails(Some(error));
-            jobs.iter().map(|_| Err(CacheError::Store(Arc::clone(error)))).collect()
-        };
+    /// One round, if nobody has to be waited for.
+    pub(super) fn commit_at_once(&self, jobs: &[(Change, Done)]) -> Option<Ended> {
+        let locked = self.store.try_lock()?;
+        let account = self.account.try_lock().ok()?;
+        let ended = self.commit_locked(jobs, locked, account);
+        self.leave();
+        Some(ended)
+    }
+
+    /// The end of a round: tells everybody.
+    pub(super) fn end(&self, jobs: Vec<(Change, Done)>, (outcomes, published): Ended) {
+        self.tell(&published);
+        for ((_, done), outcome) in jobs.into_iter().zip(outcomes) {
+            guarded("a callback", || done(outcome));
+        }
+    }
+
+    /// One round.
+    fn commit(&self, jobs: &[(Change, Done)]) -> Ended {
         self.enter(LOCK);
-        let mut locked = match self.store.lock() {
-            Ok(locked) => locked,
-            Err(error) => return (fail(&Arc::new(error)), Published::default()),
+        let ended = match self.store.lock() {
+            Ok(locked) => self.commit_locked(jobs, locked, hold(&self.account)),
+            Err(error) => (self.all_failed(jobs, &Arc::new(error)), Published::default()),
         };
+        self.leave();
+        ended
+    }
+
+    fn all_failed(
+        &self,
+        jobs: &[(Change, Done)],
+        error: &Arc<StoreError>,
+    ) -> Vec<Result<Outcome, CacheError>> {
+        self.fails(Some(error));
+        jobs.iter().map(|_| Err(CacheError::Store(Arc::clone(error)))).collect()
+    }
+
+    fn commit_locked(
+        &self,
+        jobs: &[(Change, Done)],
+        mut locked: Locked<'_>,
+        mut account: MutexGuard<'_, Account>,
+    ) -> Ended {
         self.enter("the log");
-        let mut account = hold(&self.account);
         let mut intake = Intake::new(self, &mut account);
         if let Err(error) = self.pass(&mut intake, |intake| locked.catch_up(intake)) {
             drop(locked);
-            return (fail(&error.into_store()), intake.into_published());
+            return (self.all_failed(jobs, &error.into_store()), intake.into_published());
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let mut decider = Decider::new(self, now);

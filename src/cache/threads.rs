@@ -6,7 +6,7 @@ use super::publish::Counts;
 use super::round::guarded;
 use super::{CacheError, Change, Done, Inner, Synced, hold};
 use crate::sync::atomic::Ordering;
-use crate::sync::thread::JoinHandle;
+use crate::sync::thread::{JoinHandle, ThreadId};
 use crate::sync::{Arc, PoisonError, thread};
 
 /// A change is made durable in the background so long after it; together with the sync itself this is under a second.
@@ -17,6 +17,8 @@ const TOGETHER: Duration = Duration::from_millis(2);
 const TORN_AFTER: Duration = Duration::from_secs(2);
 /// A compaction that failed is not tried again before this.
 const COMPACT_AGAIN: Duration = Duration::from_secs(60);
+/// How often the committing thread looks for what is due while another one is busy.
+const BUSY: Duration = Duration::from_millis(50);
 /// How long the end of the cache waits for the lock, or for a file system that does not answer.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -24,6 +26,11 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(super) struct Queue {
     jobs: Vec<(Change, Done)>,
+    /// A thread commits, or compacts: others leave their changes here.
+    busy: bool,
+    /// Threads that have committed, other than the one that is there for it, and tell the outcomes. What they hand in meanwhile
+    /// is for that one, or there would be no end to it.
+    telling: Vec<ThreadId>,
     /// Mend the end of the log.
     mend: bool,
     /// When a compaction is due.
@@ -49,6 +56,28 @@ pub(super) struct Keeps {
     /// The index is to be kept.
     pub due: bool,
     closing: bool,
+}
+
+/// A thread is at work on the queue until this is dropped, whatever happens.
+struct Work<'c> {
+    inner: &'c Inner,
+    /// What it leaves to do, before what has come since.
+    left: Vec<(Change, Done)>,
+}
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        let mut queue = hold(&self.inner.queue);
+        queue.busy = false;
+        let since = std::mem::replace(&mut queue.jobs, std::mem::take(&mut self.left));
+        queue.jobs.extend(since);
+        let due = queue.due.is_some_and(|due| due <= Instant::now());
+        let more = !queue.jobs.is_empty() || queue.mend || queue.closing || due;
+        drop(queue);
+        if more {
+            self.inner.queue_bell.notify_one();
+        }
+    }
 }
 
 /// Starts the threads.
@@ -80,8 +109,9 @@ impl Inner {
         self.options.background && !self.options.read_only
     }
 
-    /// Hands changes to the committing thread, or commits them here if there is none.
-    pub(super) fn submit(&self, jobs: Vec<(Change, Done)>) {
+    /// Hands changes to the committing thread, or commits them on this one: if there is no other, or if it may be done `here` and
+    /// nothing has to be waited for; waking a thread takes longer than the work.
+    pub(super) fn submit(&self, jobs: Vec<(Change, Done)>, here: bool) {
         let mut queue = hold(&self.queue);
         if queue.closing {
             drop(queue);
@@ -89,12 +119,44 @@ impl Inner {
                 guarded("a callback", || done(Err(CacheError::Closed)));
             }
         } else if self.commits_in_background() {
-            queue.jobs.extend(jobs);
-            drop(queue);
-            self.queue_bell.notify_one();
+            // A sync is nothing that a thread which has requests to answer should wait for.
+            let here = here
+                && !queue.busy
+                && queue.jobs.is_empty()
+                && !self.store.syncs_appends()
+                && !queue.telling.contains(&thread::current().id());
+            if here {
+                queue.busy = true;
+                drop(queue);
+                self.commit_here(jobs);
+            } else {
+                queue.jobs.extend(jobs);
+                let busy = queue.busy;
+                drop(queue);
+                if !busy {
+                    self.queue_bell.notify_one();
+                }
+            }
         } else {
             drop(queue);
             self.run(jobs);
+        }
+    }
+
+    /// Commits changes on this thread, as far as nothing has to be waited for.
+    fn commit_here(&self, mut jobs: Vec<(Change, Done)>) {
+        let mut work = Work { inner: self, left: Vec::new() };
+        match self.commit_at_once(&jobs) {
+            Some(ended) => {
+                work.left = jobs.split_off(ended.0.len().min(jobs.len()));
+                let me = thread::current().id();
+                hold(&self.queue).telling.push(me);
+                // Callbacks may hand in more, or end the cache.
+                drop(work);
+                self.end(jobs, ended);
+                hold(&self.queue).telling.retain(|thread| *thread != me);
+            }
+            None => work.left = jobs,
         }
     }
 
@@ -104,17 +166,24 @@ impl Inner {
             let now = loop {
                 let now = Instant::now();
                 let due = queue.due.is_some_and(|due| due <= now);
-                if !queue.jobs.is_empty() || queue.mend || queue.closing || due {
+                if !queue.busy && (!queue.jobs.is_empty() || queue.mend || queue.closing || due) {
                     break now;
                 }
-                let timeout = queue.due.map_or(Duration::from_secs(3600), |due| due - now);
+                let mut timeout =
+                    queue.due.map_or(Duration::from_secs(3600), |due| due.saturating_duration_since(now));
+                if queue.busy {
+                    // Whoever is busy rings when he is done.
+                    timeout = timeout.max(BUSY);
+                }
                 queue =
                     self.queue_bell.wait_timeout(queue, timeout).unwrap_or_else(PoisonError::into_inner).0;
             };
             let jobs = std::mem::take(&mut queue.jobs);
             let mend = std::mem::take(&mut queue.mend);
             let closing = queue.closing;
+            queue.busy = true;
             drop(queue);
+            let _work = Work { inner: self, left: Vec::new() };
             if jobs.is_empty() && mend && !closing {
                 self.mend();
             }

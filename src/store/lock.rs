@@ -45,6 +45,22 @@ impl Store {
         Ok(Locked { store: self, gate, taken, log: None })
     }
 
+    /// Takes the lock of a local file system if nobody has it; `None` also if that is not known at once.
+    pub fn try_lock(&self) -> Option<Locked<'_>> {
+        if self.options.read_only || self.is_poisoned() || !self.local {
+            return None;
+        }
+        let gate = self.gate.try_lock().ok()?;
+        let before = self.before_lock();
+        let lock = gate.as_ref()?;
+        if !self.sys.try_lock(&lock.file).ok()? {
+            return None;
+        }
+        let locked = Locked { store: self, gate, taken: Taken::at(self.sys.uptime(), before), log: None };
+        let named = self.sys.stat(self.dir(), LOCK).ok()?;
+        locked.gate.as_ref().is_some_and(|lock| lock.id == named.id).then_some(locked)
+    }
+
     /// Takes the flock of the file that has the lock's name.
     fn take(&self, gate: &mut Option<LockFile>) -> Result<Taken, StoreError> {
         let before = self.before_lock();

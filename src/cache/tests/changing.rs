@@ -182,6 +182,46 @@ fn closing_commits_what_waits_and_is_final() {
 }
 
 #[test]
+fn who_hands_a_change_in_commits_it_unless_something_has_to_be_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = mounted(dir.path());
+    let me = std::thread::current().id();
+    let submit = |change| {
+        let (sender, receiver) = mpsc::channel();
+        let done: Done = Box::new(move |outcome| {
+            outcome.unwrap();
+            sender.send(std::thread::current().id()).unwrap();
+        });
+        cache.submit(change, done);
+        receiver
+    };
+    let mut number = 0;
+    eventually("nobody else is at work", || {
+        number += 1;
+        submit(create(&format!("e{number}"), "{}")).recv().unwrap() == me
+    });
+    let locked = cache.store().lock().unwrap();
+    let waiting = submit(create("waits", "{}"));
+    let behind = submit(create("too", "{}"));
+    assert!(waiting.try_recv().is_err());
+    drop(locked);
+    let other = waiting.recv().unwrap();
+    assert_ne!(other, me);
+    assert_eq!(behind.recv().unwrap(), other, "in order");
+    // Who waits may be acting as somebody else.
+    assert_eq!(cache.change(create("asked", "{}")).unwrap(), Outcome::Done(true));
+    cache.close().unwrap();
+    assert_eq!(ids(&open(dir.path())).len(), number + 3);
+    // `sync` is left to the thread that is there for it.
+    let durable = Options { sync: true, ..options(true) };
+    let cache = Cache::open(dir.path(), &durable).unwrap();
+    let (sender, receiver) = mpsc::channel();
+    let done: Done = Box::new(move |_| sender.send(std::thread::current().id()).unwrap());
+    cache.submit(create("durable", "{}"), done);
+    assert_ne!(receiver.recv().unwrap(), me);
+}
+
+#[test]
 fn callbacks_run_without_locks_and_may_end_the_cache() {
     let dir = tempfile::tempdir().unwrap();
     let cache = mounted(dir.path());
@@ -211,6 +251,8 @@ fn callbacks_run_without_locks_and_may_end_the_cache() {
     let (sender, receiver) = mpsc::channel();
     let last = Arc::clone(&cache);
     let held = mpsc::channel::<()>();
+    // What has to wait for the lock is committed by the thread that is there for it.
+    let locked = cache.store().lock().unwrap();
     cache.submit(
         create("c", "{}"),
         Box::new(move |_| {
@@ -219,6 +261,7 @@ fn callbacks_run_without_locks_and_may_end_the_cache() {
             sender.send(()).unwrap();
         }),
     );
+    drop(locked);
     drop(cache);
     drop(held.0);
     receiver.recv().unwrap();
