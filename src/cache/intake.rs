@@ -140,7 +140,8 @@ impl<'c> Intake<'c> {
         self.flush();
     }
 
-    /// Does the work that changes have left behind in the index, a piece at a time: readers wait as long.
+    /// Does the work that changes have left behind in the index. Readers do not wait for it: whoever changes the index has the
+    /// account.
     fn tidy(&self) {
         loop {
             let needed = self.inner.index().tidying_bytes();
@@ -149,7 +150,9 @@ impl<'c> Intake<'c> {
                 // The index answers without it, too.
                 return;
             }
-            self.inner.index_mut().tidy();
+            let tidied = self.inner.index().tidied();
+            let Some(tidied) = tidied else { return };
+            self.inner.index_mut().tidy(tidied);
         }
     }
 

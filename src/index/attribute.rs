@@ -151,9 +151,9 @@ impl Attribute {
         2 * (self.base.bytes() + self.fresh_bytes()) + 16 * (self.base.pairs() + self.changes)
     }
 
-    /// Makes a base of everything.
-    pub(super) fn fold(&mut self) {
-        self.base = Arc::new(self.folded());
+    /// Takes what [`Attribute::folded`] has made, if nothing has changed since.
+    pub(super) fn settle(&mut self, base: Arc<Base>) {
+        self.base = base;
         self.stale = RoaringBitmap::new();
         self.fresh = BTreeMap::new();
         self.fresh_back = None;

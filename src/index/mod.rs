@@ -24,9 +24,12 @@ mod tests;
 mod times;
 mod values;
 
+use std::sync::Arc;
+
 use roaring::RoaringBitmap;
 
 use self::attribute::Attribute;
+use self::base::Base;
 use self::ids::Ids;
 pub use self::kept::{FORMAT, Get, Put, is_possible};
 use self::keys::{KeyNumber, Keys};
@@ -41,6 +44,16 @@ use crate::value::{Leaf, Object, Value};
 /// Number of an entry, in order of first appearance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Row(pub u32);
+
+/// What [`Index::tidied`] has made.
+#[derive(Debug)]
+pub struct Tidied(Piece);
+
+#[derive(Debug)]
+enum Piece {
+    Times(Times),
+    Key(KeyNumber, Arc<Base>),
+}
 
 /// The index of one cache.
 ///
@@ -150,7 +163,7 @@ impl Index {
         }
     }
 
-    /// About how many bytes the next [`Index::tidy`] needs; `None` if there is nothing to do.
+    /// About how many bytes the next [`Index::tidied`] needs; `None` if there is nothing to do.
     pub fn tidying_bytes(&self) -> Option<u64> {
         if self.times.is_due() {
             return Some(self.ids.len() as u64 * 16);
@@ -159,18 +172,27 @@ impl Index {
         Some(attribute.map_or(0, Attribute::folding_bytes))
     }
 
-    /// Does a piece of the work that changes leave behind, which takes a moment: to be called now and then between changes.
-    /// Says whether there was any. What the index answers stays the same.
-    pub fn tidy(&mut self) -> bool {
+    /// Does a piece of the work that changes leave behind, if there is any, which takes a moment: to be called now and then between
+    /// changes, and to be given to [`Index::tidy`] before the next one. Meanwhile others may ask the index.
+    pub fn tidied(&self) -> Option<Tidied> {
         if self.times.is_due() {
-            self.times = self.times.folded(&self.rows);
-            return true;
+            return Some(Tidied(Piece::Times(self.times.folded(&self.rows))));
         }
-        let Some(number) = self.due.pop() else { return false };
-        if let Some(attribute) = self.attribute_mut(number) {
-            attribute.fold();
+        let number = *self.due.last()?;
+        Some(Tidied(Piece::Key(number, Arc::new(self.attribute(number)?.folded()))))
+    }
+
+    /// Takes a piece of work. What the index answers stays the same.
+    pub fn tidy(&mut self, Tidied(piece): Tidied) {
+        match piece {
+            Piece::Times(times) => self.times = times,
+            Piece::Key(number, base) => {
+                self.due.retain(|due| *due != number);
+                if let Some(attribute) = self.attribute_mut(number) {
+                    attribute.settle(base);
+                }
+            }
         }
-        true
     }
 
     fn attribute(&self, number: KeyNumber) -> Option<&Attribute> {

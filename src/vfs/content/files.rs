@@ -1,9 +1,9 @@
 //! Open files and directory streams.
 
+use crate::sync::{Arc, MutexGuard, PoisonError};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::handles::{Fresh, OpenDirectory, OpenFile};
