@@ -6,7 +6,7 @@ use super::intake::{Intake, size};
 use super::round::guarded;
 use super::{CacheError, Inner, LOCK, Published, hold};
 use crate::index::{Index, Row};
-use crate::record::Locator;
+use crate::record::{Locator, Piece, RECORD_MAX, parse_line};
 use crate::store::{Followed, Locked, StoreError};
 use crate::sync::{PoisonError, RwLockWriteGuard};
 
@@ -202,7 +202,13 @@ impl Inner {
             index.live().iter().map(Row).filter_map(place).unzip()
         };
         account.malformed.sort_unstable();
-        keep.extend_from_slice(&account.malformed);
+        let (whole, malformed): (Vec<_>, Vec<_>) =
+            account.malformed.iter().partition(|&&at| self.is_record_alone(at));
+        if !whole.is_empty() {
+            // Behind the records that count they would count after all, as the last of their entries.
+            locked.set_aside(&whole)?;
+        }
+        keep.extend_from_slice(&malformed);
         let (generation, mut places) = locked.compact(&keep)?;
         let malformed = places.split_off(rows.len().min(places.len()));
         let dropped = account.records.saturating_sub(rows.len() as u64);
@@ -215,6 +221,17 @@ impl Inner {
         drop(index);
         log::debug!("{}: {dropped} records dropped by compaction", self.path);
         Ok(dropped)
+    }
+
+    /// Whether a malformed stretch would be a record if it were a line of its own: what stands before a good record in its line
+    /// is torn, whatever it is, for its writer never came to its end.
+    fn is_record_alone(&self, at: Locator) -> bool {
+        let generation = hold(&self.generation).clone();
+        // What is longer is none, and is not read into memory.
+        at.len as usize <= 4 * RECORD_MAX
+            && generation.and_then(|generation| generation.read(at).ok()).is_some_and(|bytes| {
+                parse_line(&bytes).iter().any(|(_, piece)| matches!(piece, Piece::Record(_)))
+            })
     }
 
     /// Says what a commit is doing from now on.

@@ -70,6 +70,23 @@ impl Sink for Sorter {
 }
 
 impl Locked<'_> {
+    /// Copies stretches of the log to a `_torn-…` file, each ended by `\n`. Needs a [`Locked::catch_up`] before.
+    pub fn set_aside(&self, stretches: &[Locator]) -> Result<(), StoreError> {
+        let Some((file, _)) = &self.log else {
+            return Err(StoreError::io("setting damage aside without having read the log")(
+                std::io::ErrorKind::InvalidInput.into(),
+            ));
+        };
+        let ranges: Vec<_> = stretches.iter().map(|at| at.offset..at.offset + u64::from(at.len)).collect();
+        let name = self.store.set_aside(file, &ranges)?;
+        ::log::warn!(
+            "{}/_entries had {} torn records before good ones: set aside as {name}",
+            self.store.path.display(),
+            ranges.len()
+        );
+        Ok(())
+    }
+
     /// Moves every malformed stretch to a `_torn-…` file, after a backup copy of the whole log, and keeps everything else in its
     /// order; good records behind torn ones become lines of their own. Needs a [`Locked::catch_up`] before, which mends the
     /// tail. The next pass of this store gives every line anew.

@@ -8,7 +8,7 @@ use cachedirfs::cache::{Cache, Change, Options};
 use cachedirfs::index::{Index, Loader};
 use cachedirfs::name::{Id, Key, parse_pairs, to_file_name, unescape};
 use cachedirfs::query::{Expr, holds};
-use cachedirfs::record::{Dialect, Locator, Piece, encode, parse_line, parse_record};
+use cachedirfs::record::{Dialect, Locator, Malformed, Piece, encode, parse_line, parse_record, parse_tail};
 use cachedirfs::value::{Object, Value};
 use cachedirfs::view::{Base, Dir, Found, Listing, Set, list, lookup};
 
@@ -89,7 +89,12 @@ pub fn recover(data: &[u8]) {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("_entries"), data).unwrap();
     let mut expected = BTreeMap::new();
-    // What is whole in a tail without its newline counts too.
+    // Of a tail without its newline, what is whole counts, and what stands before that; an object within a torn record does not.
+    let tail = data.rsplit(|&byte| byte == b'\n').next().unwrap();
+    let is_whole = |piece: &Piece<'_>| matches!(piece, Piece::Record(_) | Piece::Malformed(Malformed::NoId));
+    let whole =
+        parse_tail(tail).iter().rev().find(|(_, piece)| is_whole(piece)).map_or(0, |(range, _)| range.end);
+    let data = &data[..data.len() - tail.len() + whole];
     for line in data.split(|&byte| byte == b'\n') {
         for (_, piece) in parse_line(line) {
             let Piece::Record(record) = piece else { continue };
