@@ -202,8 +202,10 @@ impl Inner {
             index.live().iter().map(Row).filter_map(place).unzip()
         };
         account.malformed.sort_unstable();
-        let (whole, malformed): (Vec<_>, Vec<_>) =
-            account.malformed.iter().partition(|&&at| self.is_record_alone(at));
+        let (mut whole, mut malformed) = (Vec::new(), Vec::new());
+        for &at in &account.malformed {
+            if self.is_record_alone(at)? { whole.push(at) } else { malformed.push(at) }
+        }
         if !whole.is_empty() {
             // Behind the records that count they would count after all, as the last of their entries.
             locked.set_aside(&whole)?;
@@ -225,13 +227,14 @@ impl Inner {
 
     /// Whether a malformed stretch would be a record if it were a line of its own: what stands before a good record in its line
     /// is torn, whatever it is, for its writer never came to its end.
-    fn is_record_alone(&self, at: Locator) -> bool {
+    fn is_record_alone(&self, at: Locator) -> Result<bool, CacheError> {
         let generation = hold(&self.generation).clone();
         // What is longer is none, and is not read into memory.
-        at.len as usize <= 4 * RECORD_MAX
-            && generation.and_then(|generation| generation.read(at).ok()).is_some_and(|bytes| {
-                parse_line(&bytes).iter().any(|(_, piece)| matches!(piece, Piece::Record(_)))
-            })
+        let Some(generation) = generation.filter(|_| at.len as usize <= 4 * RECORD_MAX) else {
+            return Ok(false);
+        };
+        let bytes = generation.read(at).map_err(|e| CacheError::io("compacting the log", e))?;
+        Ok(parse_line(&bytes).iter().any(|(_, piece)| matches!(piece, Piece::Record(_))))
     }
 
     /// Says what a commit is doing from now on.

@@ -94,7 +94,7 @@ pub fn recover(data: &[u8]) {
     let is_whole = |piece: &Piece<'_>| matches!(piece, Piece::Record(_) | Piece::Malformed(Malformed::NoId));
     let whole =
         parse_tail(tail).iter().rev().find(|(_, piece)| is_whole(piece)).map_or(0, |(range, _)| range.end);
-    let data = &data[..data.len() - tail.len() + whole];
+    let data = data.get(..data.len() - tail.len() + whole).unwrap();
     for line in data.split(|&byte| byte == b'\n') {
         for (_, piece) in parse_line(line) {
             let Piece::Record(record) = piece else { continue };
