@@ -240,8 +240,8 @@ fn callbacks_run_without_locks_and_may_end_the_cache() {
         let _ = own.status();
         own.refresh().unwrap();
         let again = sender.clone();
-        own.submit(create("b", "{}"), Box::new(move |_| again.send("second").unwrap()));
         sender.send("first").unwrap();
+        own.submit(create("b", "{}"), Box::new(move |_| again.send("second").unwrap()));
         panic!("must not end the thread");
     });
     cache.submit(create("a", "{}"), done);
