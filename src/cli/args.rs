@@ -75,7 +75,7 @@ pub struct MountArgs {
     /// An empty directory to mount it on
     #[arg(value_name = "MNT")]
     pub mountpoint: PathBuf,
-    /// ro, allow_other, sync, refresh=SECONDS, threads=N, nopassthrough, nokeep; others go to the kernel
+    /// ro, allow_other, sync, refresh=SECONDS, attr_timeout=SECONDS, threads=N, nopassthrough, nokeep; others go to the kernel
     #[arg(short, long, value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
     /// Stay in the foreground and log to standard error

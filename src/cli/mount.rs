@@ -95,15 +95,15 @@ fn options(words: &[String]) -> Result<(crate::cache::Options, MountOptions)> {
             ("nopassthrough", None) => mount.no_passthrough = true,
             ("nokeep", None) => open.keep = None,
             ("refresh", Some(value)) => {
-                open.refresh = seconds(value)
-                    .ok()
-                    .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-                    .filter(|refresh| !refresh.is_zero())
-                    .ok_or_else(|| {
-                        usage(format!(
-                            "-o refresh={value}: expected a number of seconds above 0, such as 0.5"
-                        ))
-                    })?;
+                open.refresh = duration(value).filter(|refresh| !refresh.is_zero()).ok_or_else(|| {
+                    usage(format!("-o {word}: expected a number of seconds above 0, such as 0.5"))
+                })?;
+            }
+            ("attr_timeout", Some(value)) => {
+                let timeout = duration(value).ok_or_else(|| {
+                    usage(format!("-o {word}: expected a number of seconds, such as 60, or 0"))
+                })?;
+                mount.attr_timeout = Some(timeout);
             }
             ("threads", Some(value)) => {
                 mount.threads =
@@ -117,13 +117,18 @@ fn options(words: &[String]) -> Result<(crate::cache::Options, MountOptions)> {
             ("ro" | "rw" | "allow_other" | "sync" | "nopassthrough" | "nokeep", Some(_)) => {
                 return Err(usage(format!("-o {word}: this option takes no value")));
             }
-            ("refresh" | "threads", None) => {
+            ("refresh" | "attr_timeout" | "threads", None) => {
                 return Err(usage(format!("-o {word}: this option needs a value, {word}=…")));
             }
             _ => mount.other.push(word.clone()),
         }
     }
     Ok((open, mount))
+}
+
+/// A length of time in seconds.
+fn duration(value: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(seconds(value).ok()?).ok()
 }
 
 /// A directory that must exist, as a canonical path.
@@ -241,16 +246,28 @@ mod tests {
 
     #[test]
     fn options_are_taken_apart_and_the_kernels_are_passed_on() {
-        let (open, mount) = options(&words("ro,allow_other,refresh=0.5,threads=3,nosuid,context=x")).unwrap();
+        let (open, mount) =
+            options(&words("ro,allow_other,refresh=0.5,attr_timeout=0,threads=3,nosuid,context=x")).unwrap();
         assert!(open.read_only && mount.read_only && mount.allow_other && !open.sync);
         assert_eq!(open.refresh, Duration::from_millis(500));
+        assert_eq!(mount.attr_timeout, Some(Duration::ZERO));
         assert_eq!(mount.threads, 3);
         assert_eq!(mount.other, ["nosuid", "context=x"]);
     }
 
     #[test]
     fn options_that_cannot_be_are_named() {
-        for word in ["refresh=0", "refresh=soon", "refresh", "threads=0", "threads=x", "ro=1", "nonempty"] {
+        for word in [
+            "refresh=0",
+            "refresh=soon",
+            "refresh",
+            "attr_timeout=-1",
+            "attr_timeout",
+            "threads=0",
+            "threads=x",
+            "ro=1",
+            "nonempty",
+        ] {
             let message = options(&words(word)).unwrap_err().message().unwrap();
             assert!(message.contains(word), "{message}");
         }

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
 
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 
@@ -29,6 +30,8 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Number of threads that read requests; 0 for the default.
     pub threads: usize,
+    /// `attr_timeout`: how long the kernel may keep names and attributes of contents; a second if it is not said.
+    pub attr_timeout: Option<Duration>,
     /// `nopassthrough`: never let the kernel serve data from backing files.
     pub no_passthrough: bool,
     /// Options handed to the kernel as they are (`nosuid`, `noexec`, …).
@@ -61,6 +64,7 @@ impl Mount {
             read_only: options.read_only,
             allow_other: options.allow_other,
             epochs: false,
+            attr_timeout: options.attr_timeout,
             passthrough,
             mountpoint: mountpoint.clone(),
         };

@@ -36,6 +36,8 @@ pub struct Options {
     pub epochs: bool,
     /// The kernel can serve data from backing files.
     pub passthrough: bool,
+    /// How long the kernel may keep names and attributes below entries before it asks again; none for a second.
+    pub attr_timeout: Option<Duration>,
     /// Absolute path of the mount point, for `README` and `.status`.
     pub mountpoint: PathBuf,
 }

@@ -27,6 +27,9 @@ use crate::name::Id;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+/// How long the kernel may keep it at most that there is no file of a name: who waits for one does not wait long.
+const ABSENCE: Duration = Duration::from_secs(1);
+
 /// By which path an entry's directory is seen: no two paths share the node of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Root {
@@ -174,7 +177,7 @@ impl Contents {
 
     /// How long the kernel may keep it that a name is not in this directory.
     pub fn absence_ttl(&self, parent: Ino) -> Duration {
-        if self.table().is_shared(parent) { Duration::ZERO } else { self.options.ttl }
+        if self.table().is_shared(parent) { Duration::ZERO } else { self.options.ttl.min(ABSENCE) }
     }
 
     /// Lowers a lookup count.
