@@ -62,18 +62,20 @@ fn in_contents(entry: &Path, random: &mut Random) -> std::io::Result<()> {
     }
 }
 
+const STATUS: [&str; 3] = ["new", "running", "done"];
+
 fn in_views(mount: &Path, ids: &[String], random: &mut Random, n: usize) -> std::io::Result<()> {
     let id = random.pick(ids).clone();
     let entry = mount.join("entries").join(&id);
-    let status = mount.join("by-attr/status").join(random.word(&["new", "running", "done"]));
+    let status = mount.join("by-attr/status").join(random.word(&STATUS));
     match random.below(16) {
         0 => fs::create_dir(mount.join(format!("new/n={n},status=new"))),
         1 => put(entry.join(".attrs/k"), random.below(5).to_string()),
-        2 => put(entry.join(".attrs/status"), random.word(&["new", "running", "done"])),
+        2 => put(entry.join(".attrs/status"), random.word(&STATUS)),
         3 => fs::remove_file(entry.join(".attrs/k")),
         4 => {
             let _ = fs::create_dir(&status);
-            let from = mount.join("by-attr/status").join(random.word(&["new", "running", "done"]));
+            let from = mount.join("by-attr/status").join(random.word(&STATUS));
             fs::rename(from.join(&id), status.join(&id))
         }
         5 => symlink(format!("../../../entries/{id}"), status.join(&id)),
@@ -147,6 +149,10 @@ fn everything_at_once_leaves_what_a_fresh_mount_shows() {
         }
     });
     eprintln!("{} operations succeeded", succeeded.load(Ordering::Relaxed));
+    for value in STATUS {
+        // One without entries, made by `mkdir`, is there in its mount alone.
+        let _ = fs::remove_dir(mount.join("by-attr/status").join(value));
+    }
     let shown = picture(&mount);
     let fresh = cache.mount();
     let there = picture(&fresh);
