@@ -231,6 +231,17 @@ fn verify(what: &str, account: &Account, found: &BTreeMap<u64, u64>, cut: Instan
     lost
 }
 
+/// Those who work until the file system is gone come to an end also if the test fails before it has cut it.
+struct CutAnyway<'d>(&'d Disk);
+
+impl Drop for CutAnyway<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.cut_at_once();
+        }
+    }
+}
+
 fn round(how: &How, random: &mut Random) {
     let what = format!("{how:?}");
     let disk = Disk::new(how.kind, how.below);
@@ -241,6 +252,7 @@ fn round(how: &How, random: &mut Random) {
     let told = Told(AtomicBool::new(false));
     let mut account = Account::new();
     let cut = std::thread::scope(|scope| {
+        let _cut = CutAnyway(&disk);
         let mut workers: Vec<_> = (0..WORKERS)
             .map(|worker| {
                 let (path, told, mut random) = (&path, &told, Random(random.next()));

@@ -98,6 +98,11 @@ impl Disk {
     pub fn cut(&self) {
         run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(&self.path)).ok();
     }
+
+    /// The same without writing out anything, and whatever comes of it.
+    pub fn cut_at_once(&self) {
+        let _ = Command::new("xfs_io").args(["-x", "-c", "shutdown -f"]).arg(&self.path).output();
+    }
 }
 
 impl Drop for Disk {
