@@ -104,11 +104,8 @@ fn stopped_in_a_write(cache: &Cache, mount: &Mount, id: &str) -> (Tracer, Begun)
     let tracer = Tracer::attach(mount.pid(), &cache.join("_entries"), &["pwrite64:signal=SIGSTOP:when=1"]);
     let attribute = mount.join("entries").join(id).join(".attrs/a");
     let writer = std::thread::spawn(move || put(attribute, "1"));
-    let stopped = || {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", mount.pid())).unwrap();
-        stat.rsplit_once(") ").unwrap().1.starts_with(['T', 't']).then_some(())
-    };
-    poll("the stop", SOON, stopped);
+    // Its state in /proc is that of a stop whenever the tracer looks at it, so also before the write.
+    poll("the stop", SOON, || tracer.text().contains("stopped by SIGSTOP").then_some(()));
     (tracer, writer)
 }
 
