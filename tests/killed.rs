@@ -9,7 +9,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::{Cache, Mount, Random, amount, errno, ls, poll, put, python, read, seed};
+use common::{Cache, Mount, Random, amount, errno, ls, poll, put, python, read, run, seed};
 use serde_json::{Value, json};
 
 /// Changes one entry after the other way, without an end; says what was acknowledged.
@@ -242,5 +242,26 @@ fn a_child_that_is_killed_spoils_nothing_of_its_parent() {
     poll("the child has closed it", Duration::from_secs(10), || {
         (mount.get("e", "old") == "56").then_some(())
     });
+    mount.stop();
+}
+
+/// Has an attribute file open, and written to, while it starts a program; descriptors are closed as that is executed.
+const STARTER: &str = r#"
+import os, subprocess, sys
+descriptor = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+os.write(descriptor, b"4")
+subprocess.run(["true"], close_fds=False, check=True)
+os.write(descriptor, b"2")
+os.close(descriptor)
+"#;
+
+#[test]
+fn a_program_can_be_started_while_an_attribute_is_written() {
+    let cache = Cache::new();
+    let mount = cache.mount();
+    let id = mount.make("k=1");
+    let attribute = mount.join("entries").join(&id).join(".attrs/n");
+    run(Command::new(python()).args(["-c", STARTER]).arg(attribute)).ok();
+    assert_eq!(mount.get(&id, "n"), "42");
     mount.stop();
 }

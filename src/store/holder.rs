@@ -31,14 +31,13 @@ impl Store {
     pub fn holder(&self) -> Option<Holder> {
         let id = sys::Sys::stat(&sys::Real, self.dir.as_fd(), LOCK).ok()?.id;
         let pid = holder(&std::fs::read_to_string("/proc/locks").ok()?, &id)?;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // `PID (NAME) STATE …`; the name may hold anything, parentheses too.
-        let (name, state) = match (stat.split_once('('), stat.rsplit_once(") ")) {
-            (Some((_, rest)), Some((_, after))) => (rest.rsplit_once(')').map(|(name, _)| name), after),
-            _ => (None, ""),
-        };
-        let name = name.map(|name| name.replace(char::is_control, "?"));
-        Some(Holder { pid, name, stopped: state.starts_with(['T', 't']) })
+        // Not `stat`: the kernel (6.18) keeps it from being read while the process executes another program, which may wait for us.
+        let status = std::fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+        let status = String::from_utf8_lossy(&status);
+        let field = |name| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+        let name = field("Name").map(|name| name.replace(char::is_control, "?"));
+        let stopped = field("State").is_some_and(|state| state.starts_with(['T', 't']));
+        Some(Holder { pid, name, stopped })
     }
 }
 

@@ -1,7 +1,6 @@
 //! Whether who closes a file was killed: the kernel closes what is open then, and does not say why.
 
 use std::fs;
-use std::io::ErrorKind;
 
 /// Flag of a thread that is ending.
 const PF_EXITING: u64 = 4;
@@ -9,9 +8,15 @@ const PF_EXITING: u64 = 4;
 /// Whether a thread is ending by a signal. It waits for the answer to its close meanwhile, so that its number means no other
 /// thread. `false` where that is not to be known: of other users' processes to an ordinary user, of another namespace's.
 pub(super) fn is_killed(thread: u32) -> bool {
-    // This alone, which costs little, tells of most that they live: the program goes before the files.
-    matches!(fs::read_link(format!("/proc/{thread}/exe")), Err(e) if e.kind() == ErrorKind::NotFound)
+    // A thread closes files also when it executes a program, and until we have answered the kernel (6.18) then lets nobody read
+    // its `stat`, `exe`, and others. This can be read: a thread that is ending has no memory any more, that goes before the files.
+    fs::read_to_string(format!("/proc/{thread}/statm")).is_ok_and(|statm| says_ending(&statm))
         && fs::read_to_string(format!("/proc/{thread}/stat")).is_ok_and(|stat| says_killed(&stat))
+}
+
+/// Reads the line: all sizes of memory are 0.
+fn says_ending(statm: &str) -> bool {
+    statm.split_ascii_whitespace().all(|pages| pages == "0")
 }
 
 /// Reads the line: flags are the 9th field, the exit code is the 52nd. The 2nd, in parentheses, may hold anything.
@@ -42,6 +47,13 @@ mod tests {
         assert!(!says_killed(""));
         let own = fs::read_to_string("/proc/self/stat").unwrap();
         assert_eq!(own.rsplit_once(") ").unwrap().1.split_ascii_whitespace().count(), 50);
+    }
+
+    #[test]
+    fn only_who_has_no_memory_is_ending() {
+        assert!(says_ending("0 0 0 0 0 0 0\n"));
+        assert!(!says_ending("1 1 0 0 0 1 0\n"), "executes a program");
+        assert!(!says_ending(&fs::read_to_string("/proc/self/statm").unwrap()));
     }
 
     #[test]
