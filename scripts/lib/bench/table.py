@@ -50,17 +50,40 @@ class Table:
         print("%-52s %10.4g %-8s +- %-7.2g%s%s" % (name, row["figure"], unit, row["noise"], times, wanted), flush=True)
 
     @staticmethod
-    def missed(row):
-        """Whether a row misses its target by more than its noise."""
+    def missed(row, noise=True):
+        """Whether a row misses its target by more than its noise; or at all."""
         if row["target"] is None:
             return False
-        if row["faster"]:
-            return row["figure"] + row["noise"] < row["target"]
-        return row["figure"] - row["noise"] > row["target"]
+        far = row["target"] - row["figure"] if row["faster"] else row["figure"] - row["target"]
+        return far > (row["noise"] if noise else 0)
+
+    def verdict(self, grown=None):
+        """What there is to say of targets, line by line, and whether they hold: not if nothing that has one was measured.
+        `grown` are the rows that grow but should not, if growth was judged."""
+        aimed = [row for row in self.rows if row["target"] is not None]
+        missed = [row for row in aimed if self.missed(row)]
+        doubtful = [row for row in aimed if self.missed(row, noise=False) and not self.missed(row)]
+        lines = []
+        for what, rows in (("missed", missed), ("missed, but by no more than the noise", doubtful)):
+            if rows:
+                lines.append("%s: %s" % (what, "; ".join(map(self.shown, rows))))
+        if grown:
+            lines.append("grows with the cache: " + "; ".join(grown))
+        if not aimed and grown is None:
+            lines.append("nothing that has a target was measured")
+        return lines, not missed and not grown and (bool(aimed) or grown is not None)
+
+    @staticmethod
+    def shown(row):
+        """A row and its target, in short."""
+        against = " / " + row["against"] if row["against"] else ""
+        sign = ">=" if row["faster"] else "<="
+        return "%s%s: %.4g %s [%s %g]" % (row["row"], against, row["figure"], row["unit"], sign, row["target"])
 
     def growth(self):
-        """The exponents of all rows that were measured at several sizes; those that grow but should not."""
-        grown = []
+        """The exponents of all rows that were measured at several sizes; those that grow but should not, or none at all if no
+        row was measured that should not."""
+        grown, judged = [], False
         sizes = {}
         for row in self.rows:
             sizes.setdefault((row["section"], row["row"], row["against"]), []).append(row)
@@ -75,6 +98,7 @@ class Table:
                 # How far the figures scatter, as a power.
                 noise = sum(row["noise"] / abs(row["figure"]) for row in (small, large)) / span
                 bad = not large["grows"] and exponent - noise > GROWTH
+                judged |= not large["grows"]
                 large["exponent"] = exponent
                 label = name + (" / " + against if against else "")
                 between = "%d and %d" % (small["entries"], large["entries"])
@@ -82,4 +106,4 @@ class Table:
                 print("%-52s %-24s %6.2f +- %.2f%s" % (label[:52], between, exponent, noise, note))
                 if bad and label not in grown:
                     grown.append(label)
-        return grown
+        return grown if judged else None

@@ -36,7 +36,7 @@ def run(bench):
                     times[name]["cold"].append(execute(ls, option, os.path.join(mountpoint, view)))
                     times[name]["again"].append(execute(ls, option, os.path.join(mountpoint, view)))
             for name, option, *_ in lists if bench.compares else []:
-                with Served(bench.limits(), mountpoint, counts[name], 4):
+                with Served(bench.limits(), "serve", mountpoint, counts[name], 4):
                     times[name]["static"].append(execute(ls, option, mountpoint))
                     times[name]["static again"].append(execute(ls, option, mountpoint))
     for name, _, _, cold, again in lists:

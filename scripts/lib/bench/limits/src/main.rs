@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! limits serve MNT COUNT THREADS          fuser serving a directory of COUNT static links, until it is unmounted
+//! limits serve MNT COUNT THREADS DIR      the same, of directories: each name that is looked up is looked at in DIR
+//! limits null MNT THREADS                 fuser serving a directory in which mkdir does nothing but succeed, until it is unmounted
 //! limits parse LOG                        seconds of one pass over the lines of a log: sonic-rs, simd-json
 //! limits make DIR COUNT WRITERS           mkdir and flocked append, without FUSE
 //! limits mkdir DIR COUNT WRITERS          mkdir of DIR/lr=0.1,seed=N
@@ -12,6 +14,7 @@
 //! ```
 
 mod clocks;
+mod null;
 mod serve;
 
 use std::io;
@@ -21,7 +24,13 @@ fn main() -> io::Result<()> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<u64>().expect("a number");
     match args[1..] {
-        ["serve", mountpoint, count, threads] => serve::serve(mountpoint, number(count), number(threads)),
+        ["serve", mountpoint, count, threads] => {
+            serve::serve(mountpoint, number(count), number(threads), None)
+        }
+        ["serve", mountpoint, count, threads, real] => {
+            serve::serve(mountpoint, number(count), number(threads), Some(real))
+        }
+        ["null", mountpoint, threads] => null::serve(mountpoint, number(threads)),
         ["parse", log] => clocks::parse(log),
         ["make", dir, count, writers] => clocks::make(dir, number(count), number(writers)),
         ["mkdir", dir, count, writers] => clocks::mkdir(dir, number(count), number(writers)),

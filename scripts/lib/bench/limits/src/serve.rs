@@ -1,8 +1,11 @@
 //! The least that a filesystem of links must do: all names and attributes are known, and never change.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -12,27 +15,30 @@ use fuser::{
     ReplyEntry, ReplyOpen, Request, Session,
 };
 
-const TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long the kernel may keep names and attributes.
+pub const TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Nodes 2 and up are links.
 const FIRST: u64 = 2;
 
 struct Links {
     names: Vec<String>,
     numbers: HashMap<String, u64>,
+    /// Where what stands under a name is looked at, when it is looked up.
+    real: Option<File>,
 }
 
-fn attr(ino: u64) -> FileAttr {
-    let directory = ino == 1;
+/// Attributes of a directory.
+pub fn directory(ino: u64) -> FileAttr {
     FileAttr {
         ino: INodeNo(ino),
-        size: if directory { 0 } else { 24 },
+        size: 0,
         blocks: 0,
         atime: SystemTime::UNIX_EPOCH,
         mtime: SystemTime::UNIX_EPOCH,
         ctime: SystemTime::UNIX_EPOCH,
         crtime: SystemTime::UNIX_EPOCH,
-        kind: if directory { FileType::Directory } else { FileType::Symlink },
-        perm: if directory { 0o755 } else { 0o777 },
+        kind: FileType::Directory,
+        perm: 0o755,
         nlink: 1,
         uid: 0,
         gid: 0,
@@ -40,6 +46,28 @@ fn attr(ino: u64) -> FileAttr {
         blksize: 4096,
         flags: 0,
     }
+}
+
+fn attr(ino: u64) -> FileAttr {
+    match ino {
+        1 => directory(ino),
+        _ => FileAttr { size: 24, kind: FileType::Symlink, perm: 0o777, ..directory(ino) },
+    }
+}
+
+/// Attributes of the directory that has a name.
+fn look(real: &File, ino: u64, name: &OsStr) -> io::Result<FileAttr> {
+    let name = CString::new(name.as_bytes())?;
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
+    let flags = libc::AT_SYMLINK_NOFOLLOW;
+    // SAFETY: the directory is open, the name ends in NUL, and the buffer has the size of the struct.
+    if unsafe { libc::fstatat(real.as_raw_fd(), name.as_ptr(), stat.as_mut_ptr(), flags) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a struct of integers that was zeroed, and the call succeeded.
+    let stat = unsafe { stat.assume_init() };
+    let mtime = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
+    Ok(FileAttr { size: u64::try_from(stat.st_size).unwrap_or(0), mtime, ..directory(ino) })
 }
 
 impl Links {
@@ -69,7 +97,16 @@ impl Filesystem for Links {
 
     fn lookup(&self, _request: &Request, _parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match name.to_str().and_then(|name| self.numbers.get(name)) {
-            Some(&ino) => reply.entry(&TTL, &attr(ino), Generation(0)),
+            Some(&ino) => {
+                let attr = match &self.real {
+                    Some(real) => match look(real, ino, name) {
+                        Ok(attr) => attr,
+                        Err(error) => return reply.error(error.into()),
+                    },
+                    None => attr(ino),
+                };
+                reply.entry(&TTL, &attr, Generation(0));
+            }
             None => reply.error(Errno::ENOENT),
         }
     }
@@ -123,13 +160,24 @@ impl Filesystem for Links {
 }
 
 /// Serves until it is unmounted.
-pub fn serve(mountpoint: &str, count: u64, threads: u64) -> io::Result<()> {
+pub fn serve(mountpoint: &str, count: u64, threads: u64, real: Option<&str>) -> io::Result<()> {
     let names: Vec<String> = (0..count).map(|n| format!("e{n:08}")).collect();
     let numbers = names.iter().cloned().zip(FIRST..).collect();
+    let real = real.map(File::open).transpose()?;
+    session(Links { names, numbers, real }, mountpoint, threads, &[MountOption::RO])
+}
+
+/// Serves a filesystem until it is unmounted; the kernel checks permissions.
+pub fn session(
+    filesystem: impl Filesystem + Send + Sync + 'static,
+    mountpoint: &str,
+    threads: u64,
+    more: &[MountOption],
+) -> io::Result<()> {
     let mut config = Config::default();
-    config.mount_options =
-        vec![MountOption::FSName("limits".into()), MountOption::RO, MountOption::DefaultPermissions];
+    config.mount_options = vec![MountOption::FSName("limits".into()), MountOption::DefaultPermissions];
+    config.mount_options.extend_from_slice(more);
     config.n_threads = Some(usize::try_from(threads).expect("few threads"));
     config.clone_fd = threads > 1;
-    Session::new(Links { names, numbers }, Path::new(mountpoint), &config)?.spawn()?.join()
+    Session::new(filesystem, Path::new(mountpoint), &config)?.spawn()?.join()
 }
