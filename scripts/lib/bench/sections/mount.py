@@ -72,15 +72,20 @@ def run(bench):
             with timed(counted):
                 subprocess.run(["wc", "-l", log], check=True, stdout=subprocess.DEVNULL)
     table = bench.table
-    table.value("mount to first listing", "s", fresh, 2.5, at=MILLION, grows=True)
+
+    def limit(most):
+        """What a million entries may take says nothing of four millions."""
+        return most if bench.entries == MILLION else None
+
+    table.value("mount to first listing", "s", fresh, limit(2.5), grows=True)
     if bench.compares:
         table.add("mount to first listing", "json.loads over the log", fresh, in_json, 12, faster=True, at=MILLION, grows=True)
         table.add("mount to first listing", "orjson over the log", fresh, in_orjson, 6, faster=True, at=MILLION, grows=True)
         table.add("mount to first listing", "sonic-rs or simd-json, parsing alone", fresh, parsed, 3, at=MILLION, grows=True)
         table.add("mount to first listing", "wc -l", fresh, counted, grows=True)
-    table.value("mount again, log unchanged, to first listing", "s", again, 0.3, at=MILLION, grows=True)
-    table.value("memory after the first listing", "MB", resident, 250, at=MILLION, grows=True)
-    table.value("memory with every key asked", "MB", indexed, 250, at=MILLION, grows=True)
+    table.value("mount again, log unchanged, to first listing", "s", again, limit(0.3), grows=True)
+    table.value("memory after the first listing", "MB", resident, limit(250), grows=True)
+    table.value("memory with every key asked", "MB", indexed, limit(250), grows=True)
     if bench.entries >= MILLION // 10:
         table.value("memory over 40 MB, an entry", "bytes", [(mb - 40) * 1e6 / bench.entries for mb in indexed], 210, grows=True)
     size = os.path.getsize(log) / bench.entries
