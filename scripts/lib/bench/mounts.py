@@ -12,22 +12,21 @@ TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
 BINARY = os.path.join(TARGET, "release", "cachedirfs")
 
 
-class Mount:
+class Daemon:
     """A daemon in the foreground and its mount."""
 
-    def __init__(self, cache, mountpoint, options=()):
+    def __init__(self, argv, mountpoint):
         os.makedirs(mountpoint, exist_ok=True)
-        self.cache, self.path, self.options, self.daemon = cache, mountpoint, list(options), None
+        self.argv, self.path, self.daemon = argv, mountpoint, None
 
     def __enter__(self):
-        extra = ["-o", ",".join(self.options)] if self.options else []
         quiet = dict(os.environ, RUST_LOG="warn")
-        self.daemon = subprocess.Popen([BINARY, "mount", self.cache, self.path, "-f"] + extra, env=quiet)
+        self.daemon = subprocess.Popen(self.argv, env=quiet)
         deadline = time.monotonic() + 120
         while not os.path.ismount(self.path):
             if self.daemon.poll() is not None or time.monotonic() > deadline:
                 self.__exit__()
-                sys.exit("bench: the mount of %s did not come up" % self.cache)
+                sys.exit("bench: no mount came up: %s" % " ".join(self.argv))
             time.sleep(0.0005)
         return self
 
@@ -51,6 +50,14 @@ class Mount:
         """Resident memory of the daemon, in bytes."""
         with open("/proc/%d/status" % self.daemon.pid) as status:
             return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS"))
+
+
+class Mount(Daemon):
+    """A mounted cache."""
+
+    def __init__(self, cache, mountpoint, options=()):
+        extra = ["-o", ",".join(options)] if options else []
+        super().__init__([BINARY, "mount", cache, mountpoint, "-f"] + extra, mountpoint)
 
 
 @contextlib.contextmanager

@@ -48,7 +48,7 @@ def run(spot, mode, prepared, entry, options):
     wrong = []
     for seed in range(options.seed, options.seed + seeds):
         words = [program, "-f", config, "-N", str(operations), "-S", str(seed), "-P", artifacts, os.path.join(directory, "f%d" % seed)]
-        status, text = place.run(words, 300, log)
+        status, text = place.run(words, 900, log)
         if status:
             wrong.append("seed %d: %s" % (seed, text.strip().splitlines()[-1] if text.strip() else "status %d" % status))
     wrong += unlike(directory, os.path.join(spot.real(entry), "fsx"))

@@ -1,6 +1,7 @@
 """the same work below an entry and in a plain directory beside the cache, with kernel passthrough, without, and by attr_timeout"""
 
 import contextlib
+import functools
 import os
 import random
 import shutil
@@ -10,11 +11,11 @@ import typing
 
 from bench.caches import make_cache
 from bench.mounts import Mount, command, ext4, timed
+from bench.references import PassthroughHp, serves
 
 ENTRY = "e00000000"
 BIG = 1 << 30
 SMALL = 10_000
-MANY = 100_000
 BATCH = 1_000
 RANDOM = 20_000
 BLOCK = bytes(1 << 20)
@@ -110,9 +111,9 @@ def make_big(directory):
             file.write(BLOCK)
 
 
-def make_many(directory):
+def make_many(files, directory):
     os.mkdir(os.path.join(directory, "many"))
-    for name in names(os.path.join(directory, "many"), MANY):
+    for name in names(os.path.join(directory, "many"), files):
         os.close(os.open(name, os.O_WRONLY | os.O_CREAT, 0o644))
 
 
@@ -131,40 +132,78 @@ class Step(typing.NamedTuple):
     cold: bool = False
 
 
-# Those of a group stand on what came before.
-GROUPS = {
-    "write": [Step("write 1 GiB over a file", write_big, 1.05, 1.8, prepare=make_big)],
-    "read": [
-        Step("read 1 GiB, first", read_big, 1.05, 2.2, prepare=make_big),
-        Step("read 1 GiB, again", read_big, 1.05, 1.05),
-        Step("20,000 random 4 KiB reads", read_randomly, 1.05, None),
-    ],
-    "small": [
-        Step("create, write, close 10,000 files", create_small, 6, 6),
-        Step("open, read, close 10,000 files, seen before", open_small, 8, 8),
-        Step("the same, seen within a second", open_small_again, 8, 8),
-        Step("stat of 10,000 files, never seen", stat_small, 10, 10, cold=True),
-    ],
-    "list": [
-        Step("ls -l of 100,000 files, first", list_many, 2.2, 2.2, prepare=make_many, cold=True),
-        Step("ls -l of 100,000 files, again", list_many, 1.0, 1.0),
-    ],
-}
-# Options of the mount, and the groups that are measured with them.
+GROUPS = ("write", "read", "small", "list")
+
+
+def steps_of(group, files):
+    """The steps of a group; each stands on what came before."""
+    return {
+        "write": [Step("write 1 GiB over a file", write_big, 1.05, 1.8, prepare=make_big)],
+        "read": [
+            Step("read 1 GiB, first", read_big, 1.05, 2.2, prepare=make_big),
+            Step("read 1 GiB, again", read_big, 1.05, 1.05),
+            Step("20,000 random 4 KiB reads", read_randomly, 1.05, None),
+        ],
+        "small": [
+            Step("create, write, close 10,000 files", create_small, 6, 6),
+            Step("open, read, close 10,000 files, seen before", open_small, 8, 8),
+            Step("the same, seen within a second", open_small_again, 8, 8),
+            Step("stat of 10,000 files, never seen", stat_small, 10, 10, cold=True),
+        ],
+        "list": [
+            Step("ls -l of %s files, first" % f"{files:,}", list_many, 2.2, 2.2, functools.partial(make_many, files), cold=True),
+            Step("ls -l of %s files, again" % f"{files:,}", list_many, 1.0, 1.0),
+        ],
+    }[group]
+
+
+def ours(cache, mountpoint, options):
+    """A mount of the cache, and the directory of the entry in it."""
+    mount = Mount(cache, mountpoint, options)
+    return mount, os.path.join(mount.path, "entries", ENTRY)
+
+
+def libfuse(cache, mountpoint, options):
+    """That directory, served by libfuse's example."""
+    mount = PassthroughHp(os.path.join(cache, ENTRY), mountpoint, options)
+    return mount, mount.path
+
+
+class Mode(typing.NamedTuple):
+    """A way to mount, and the groups that are measured with it."""
+
+    groups: tuple = GROUPS
+    options: tuple = ()
+    mount: typing.Callable = ours
+
+    def target(self, step):
+        """What is asked of a step; nothing of others."""
+        if self.mount is not ours:
+            return None
+        return step.plain if "nopassthrough" in self.options else step.passthrough
+
+
 MODES = {
-    "passthrough": ([], tuple(GROUPS)),
-    "no passthrough": (["nopassthrough"], tuple(GROUPS)),
-    "attr_timeout=60": (["attr_timeout=60"], ("small", "list")),
+    "passthrough": Mode(),
+    "no passthrough": Mode(options=("nopassthrough",)),
+    "attr_timeout=60": Mode(("small", "list"), ("attr_timeout=60",)),
+}
+REFERENCES = {
+    "passthrough_hp": Mode(mount=libfuse),
+    "passthrough_hp --nopassthrough": Mode(options=("--nopassthrough",), mount=libfuse),
 }
 
 
 def run(bench):
     print("on ext4 in an image in memory, so that no other work on the disk is measured; writing, on the disk itself")
-    for mode, (options, groups) in MODES.items():
-        for group in groups:
-            if not bench.wanted("%s %s" % (group, mode)):
+    for name, mode in dict(MODES, **(REFERENCES if bench.references else {})).items():
+        for group in mode.groups:
+            if not bench.wanted("%s %s" % (group, name)):
                 continue
-            steps = GROUPS[group]
+            if mode.mount is libfuse and not serves(bench.files if group == "list" else SMALL):
+                print("not measured: %s of %s, which may not have so many files open here; see --files" % (group, name))
+                continue
+            steps = steps_of(group, bench.files)
             times = {step.name: ([], []) for step in steps}
             with where(bench, group) as disk:
                 cache, beside = os.path.join(disk, "cache"), os.path.join(disk, "beside")
@@ -175,10 +214,9 @@ def run(bench):
                         if step.prepare:
                             step.prepare(place)
                 for _ in range(bench.runs):
-                    pair(bench, cache, beside, options, steps, times)
+                    pair(bench, cache, beside, mode, steps, times)
             for step in steps:
-                target = step.plain if "nopassthrough" in options else step.passthrough
-                bench.table.add("%s (%s)" % (step.name, mode), "the directory", *times[step.name], target)
+                bench.table.add("%s (%s)" % (step.name, name), "the directory", *times[step.name], mode.target(step))
 
 
 @contextlib.contextmanager
@@ -194,10 +232,10 @@ def where(bench, group):
     shutil.rmtree(disk)
 
 
-def pair(bench, cache, beside, options, steps, times):
+def pair(bench, cache, beside, mode, steps, times):
     """One run of a group, with a fresh mount."""
-    with Mount(cache, bench.scratch("mnt"), options) as mount:
-        entry = os.path.join(mount.path, "entries", ENTRY)
+    mount, entry = mode.mount(cache, bench.scratch("mnt"), mode.options)
+    with mount:
         for step in steps:
             measured, baseline = times[step.name]
             for place, into in ((beside, baseline), (entry, measured)):
