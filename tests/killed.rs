@@ -4,12 +4,15 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use common::{Cache, Mount, Random, amount, errno, ls, poll, put, python, read, run, seed};
+use fs2::FileExt;
 use serde_json::{Value, json};
 
 /// Changes one entry after the other way, without an end; says what was acknowledged.
@@ -264,4 +267,43 @@ fn a_program_can_be_started_while_an_attribute_is_written() {
     run(Command::new(python()).args(["-c", STARTER]).arg(attribute)).ok();
     assert_eq!(mount.get(&id, "n"), "42");
     mount.stop();
+}
+
+/// A program and a child of it have a file open: a child that executes another program closes it, too.
+#[test]
+fn a_close_tells_what_became_of_what_another_one_has_begun() {
+    let cache = Cache::new();
+    let mount = cache.mount();
+    let id = mount.make("n=1");
+    let path = mount.join("entries").join(&id);
+    let lock = File::options().write(true).open(cache.join("_lock")).unwrap();
+    FileExt::lock_exclusive(&lock).unwrap();
+    let mut file = File::create(path.join(".attrs/n")).unwrap();
+    file.write_all(b"2").unwrap();
+    let twin = file.try_clone().unwrap();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| common::close(twin));
+        poll("its change waits for the lock", Duration::from_secs(30), || {
+            (mount.status()["waiting"] == "the lock").then_some(())
+        });
+        let (sender, answered) = channel();
+        scope.spawn(move || sender.send(common::close(file).is_ok()));
+        let early = answered.recv_timeout(Duration::from_millis(300));
+        FileExt::unlock(&lock).unwrap();
+        assert!(early.is_err(), "closed, and the log says {}", cache.log());
+        assert_eq!(answered.recv_timeout(Duration::from_secs(30)), Ok(true));
+        assert_eq!(mount.get(&id, "n"), "2");
+        first.join().unwrap().unwrap();
+    });
+
+    let mut file = File::create(path.join(".attrs.json")).unwrap();
+    file.write_all(b"{").unwrap();
+    let twin = file.try_clone().unwrap();
+    assert_eq!(errno(common::close(twin)), libc::EINVAL);
+    assert_eq!(errno(common::close(file.try_clone().unwrap())), libc::EINVAL, "nor is it set by now");
+    file.write_all(b"\"n\": 3}").unwrap();
+    common::close(file).unwrap();
+    assert_eq!(mount.get(&id, "n"), "3");
+    let log = mount.stop();
+    assert!(!log.contains("could not be set"), "{log}");
 }

@@ -37,6 +37,32 @@ struct Content {
     changed: Changed,
     /// Who closed it last was killed: what was written may be the half of something.
     abandoned: bool,
+    setting: Setting,
+}
+
+/// What was begun to be set. Several processes may have the file open, and each closes it (a child of a program that writes, too,
+/// before it executes another one): what one of them has begun is told to all.
+#[derive(Default)]
+struct Setting {
+    /// So many changes are under way.
+    changes: u32,
+    /// Who has closed it meanwhile.
+    waiting: Vec<Done<()>>,
+    /// Why what was written last could not be set.
+    failed: Option<i32>,
+}
+
+impl std::fmt::Debug for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Setting").field("changes", &self.changes).finish_non_exhaustive()
+    }
+}
+
+impl Setting {
+    /// What whoever closes the file is told of what was set.
+    fn outcome(&self) -> Result<()> {
+        self.failed.map_or(Ok(()), |errno| Err(std::io::Error::from_raw_os_error(errno).into()))
+    }
 }
 
 /// What has to be done when the file is closed.
@@ -54,6 +80,14 @@ enum Changed {
 impl AttributeFile {
     fn lock(&self) -> MutexGuard<'_, Content> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A change has ended: gives those who wait for it.
+    fn ended(&self, result: &Result<()>) -> Vec<Done<()>> {
+        let setting = &mut self.lock().setting;
+        setting.changes -= 1;
+        setting.failed = result.as_ref().err().map(Error::errno);
+        if setting.changes == 0 { std::mem::take(&mut setting.waiting) } else { Vec::new() }
     }
 
     /// A merge patch for `.attrs.json`, not its content.
@@ -98,7 +132,13 @@ impl Tree {
         let append = flags & libc::O_APPEND != 0 && !(json && empty);
         let data = if empty || json && append { Vec::new() } else { now()? };
         let changed = if empty { Changed::Emptied(false) } else { Changed::No };
-        Ok(self.open_for_writing(ino, id, json, append, Content { data, changed, abandoned: false }))
+        Ok(self.open_for_writing(
+            ino,
+            id,
+            json,
+            append,
+            Content { data, changed, abandoned: false, setting: Setting::default() },
+        ))
     }
 
     fn open_for_writing(&self, ino: Ino, id: &Id, json: bool, append: bool, content: Content) -> Opened {
@@ -165,7 +205,12 @@ impl Tree {
         };
         self.table.forget(ino, 1);
         entry.attr.size = 0;
-        let content = Content { data: Vec::new(), changed: Changed::Emptied(true), abandoned: false };
+        let content = Content {
+            data: Vec::new(),
+            changed: Changed::Emptied(true),
+            abandoned: false,
+            setting: Setting::default(),
+        };
         Ok((entry, self.open_for_writing(ino, id, false, flags & libc::O_APPEND != 0, content)))
     }
 
@@ -218,6 +263,7 @@ impl Tree {
         }
         content.changed = changed;
         content.abandoned = false;
+        content.setting.failed = None;
     }
 
     /// The size of what is being written through a handle.
@@ -233,7 +279,12 @@ impl Tree {
         let (data, shown) = {
             let mut content = file.lock();
             let shown = match content.changed {
-                Changed::No => return done(Ok(())),
+                Changed::No if content.setting.changes > 0 => return content.setting.waiting.push(done),
+                Changed::No => {
+                    let outcome = content.setting.outcome();
+                    drop(content);
+                    return done(outcome);
+                }
                 Changed::Emptied(_) if file.json && !last => return done(Err(Error::Invalid)),
                 Changed::Emptied(shown) if !last => {
                     if !shown {
@@ -246,19 +297,26 @@ impl Tree {
                 Changed::Written => false,
             };
             content.changed = Changed::No;
+            content.setting.changes += 1;
             // What is written after a patch was merged is another patch.
             let data = if file.is_patch() { std::mem::take(&mut content.data) } else { content.data.clone() };
             (data, shown)
         };
-        let (tree, ino) = (Arc::clone(self), file.ino);
+        let (tree, set) = (Arc::clone(self), Arc::clone(file));
         let done: Done<()> = Box::new(move |result| {
             if shown {
-                tree.table.emptied(ino, false);
+                tree.table.emptied(set.ino, false);
             }
-            done(result.map_err(|error| match error {
+            let result = result.map_err(|error| match error {
                 Error::Cache(CacheError::NoEntry) => Error::Stale,
                 other => other,
-            }));
+            });
+            let others = set.ended(&result);
+            done(result);
+            for other in others {
+                let outcome = set.lock().setting.outcome();
+                other(outcome);
+            }
         });
         match self.edit_of(file, &data) {
             Ok(Some(edit)) => self.edit(file.id.clone(), vec![edit], done),
@@ -307,6 +365,9 @@ impl Tree {
             let mut content = file.lock();
             if content.abandoned {
                 self.set_changed(&file, &mut content, Changed::No);
+            }
+            if content.changed == Changed::No {
+                return;
             }
             drop(content);
             let id = file.id.clone();
