@@ -137,6 +137,20 @@ fn without_label(name: &OsStr, error: Error) -> Error {
     if name == "security.selinux" && error.errno() == libc::ENODATA { Error::NotSupported } else { error }
 }
 
+/// A lock that a thread asks for, or about.
+fn lock_request(
+    request: &Request,
+    ino: INodeNo,
+    fh: FileHandle,
+    owner: LockOwner,
+    range: vfs::Range,
+    kind: i32,
+    pid: u32,
+) -> Result<LockRequest, Error> {
+    let (thread, kind) = (request.pid(), lock_kind(kind)?);
+    Ok(LockRequest { ino: ino.0, fh: fh.0, owner: owner.0, pid, thread, kind, range })
+}
+
 impl Filesystem for Server {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let wanted = [
@@ -415,19 +429,8 @@ impl Filesystem for Server {
         pid: u32,
         reply: ReplyLock,
     ) {
-        let range = vfs::Range { start, end };
-        let found = lock_kind(kind).and_then(|kind| {
-            self.vfs.find_lock(LockRequest {
-                ino: ino.0,
-                fh: fh.0,
-                owner: owner.0,
-                pid,
-                thread: request.pid(),
-                kind,
-                range,
-            })
-        });
-        match found {
+        let asked = lock_request(request, ino, fh, owner, vfs::Range { start, end }, kind, pid);
+        match asked.and_then(|asked| self.vfs.find_lock(asked)) {
             Ok(Some(held)) => {
                 reply.locked(held.range.start, held.range.end, held.kind.fcntl_type(), held.pid);
             }
@@ -449,13 +452,10 @@ impl Filesystem for Server {
         sleep: bool,
         reply: ReplyEmpty,
     ) {
-        let kind = match lock_kind(kind) {
-            Ok(kind) => kind,
+        let asked = match lock_request(request, ino, fh, owner, vfs::Range { start, end }, kind, pid) {
+            Ok(asked) => asked,
             Err(error) => return reply.error(lock_errno(&error)),
         };
-        let range = vfs::Range { start, end };
-        let thread = request.pid();
-        let asked = LockRequest { ino: ino.0, fh: fh.0, owner: owner.0, pid, thread, kind, range };
         let (vfs, negotiated) = (Arc::clone(&self.vfs), Arc::clone(&self.negotiated));
         let done = Box::new(move |result: vfs::Result<Stale>| match result {
             Ok(stale) if stale.data => forget_data(vfs, negotiated, ino, stale, reply),
