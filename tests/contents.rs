@@ -13,19 +13,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::{
-    Cache, Fixture, Mount, Options, User, append, close, errno, ls, not_permitted, put, python, read, run,
+    Cache, Fixture, Mount, Options, User, append, close, errno, ls, making, not_permitted, put, python, read,
+    run,
 };
 use rustix::fs::{CWD, FallocateFlags, RenameFlags};
 
 fn fixture() -> Fixture {
     // `contents_plain.rs` includes this file.
     Fixture::new(if module_path!().starts_with("contents_plain") { "nopassthrough" } else { "" })
-}
-
-fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    options
 }
 
 #[test]
@@ -55,7 +50,7 @@ fn files_are_the_real_files() {
     assert_eq!(read(entry.join("a")), "hello");
     fs::write(entry.join("a"), "x").unwrap();
     assert_eq!(fs::metadata(entry.join("a")).unwrap().len(), 1, "O_TRUNC");
-    let file = options().open(entry.join("a")).unwrap();
+    let file = making().open(entry.join("a")).unwrap();
     file.write_at(b"zz", 10).unwrap();
     file.sync_all().unwrap();
     file.sync_data().unwrap();
@@ -78,7 +73,7 @@ fn large_files_come_back_as_they_were() {
     fs::write(entry.join("big"), &data).unwrap();
     assert!(fs::read(entry.join("big")).unwrap() == data);
     assert!(fs::read(real.join("big")).unwrap() == data);
-    let file = options().open(entry.join("big")).unwrap();
+    let file = making().open(entry.join("big")).unwrap();
     let mut expected = data;
     for _ in 0..200 {
         let at = random.below(expected.len() - 5000);
@@ -139,7 +134,7 @@ fn thousands_of_names_are_listed_once_each_even_while_they_are_removed() {
 #[test]
 fn an_unlinked_file_lives_while_it_is_open() {
     let Fixture { cache: _cache, mount, entry, .. } = fixture();
-    let mut file = options().open(entry.join("f")).unwrap();
+    let mut file = making().open(entry.join("f")).unwrap();
     file.write_all(b"before").unwrap();
     fs::remove_file(entry.join("f")).unwrap();
     assert_eq!(errno(fs::metadata(entry.join("f"))), libc::ENOENT);
@@ -175,7 +170,7 @@ fn a_name_that_others_gave_to_another_file_is_that_file() {
     for round in 0..3 {
         fs::write(entry.join("f"), "old").unwrap();
         // The kernel keeps the name, and the daemon an open file.
-        let mut held = options().open(entry.join("f")).unwrap();
+        let mut held = making().open(entry.join("f")).unwrap();
         assert_eq!(fs::metadata(entry.join("f")).unwrap().len(), 3);
         fs::write(real.join("g"), "replaced").unwrap();
         fs::rename(real.join("g"), real.join("f")).unwrap();
@@ -384,7 +379,7 @@ fn appends_of_many_writers_are_whole() {
 #[test]
 fn holes_allocation_and_copies() {
     let Fixture { cache: _cache, mount, entry, real, .. } = fixture();
-    let file = options().open(entry.join("sparse")).unwrap();
+    let file = making().open(entry.join("sparse")).unwrap();
     file.write_all_at(b"end", 10 << 20).unwrap();
     assert!(file.metadata().unwrap().blocks() < 1000, "sparse");
     let data = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(0)).unwrap();
@@ -398,9 +393,9 @@ fn holes_allocation_and_copies() {
     assert!(fs::metadata(real.join("sparse")).unwrap().blocks() < 1000);
     rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 20 << 20, 4096).unwrap();
     assert_eq!(file.metadata().unwrap().len(), (10 << 20) + 3);
-    let from = options().open(entry.join("from")).unwrap();
+    let from = making().open(entry.join("from")).unwrap();
     from.write_all_at(b"0123456789", 0).unwrap();
-    let to = options().open(entry.join("to")).unwrap();
+    let to = making().open(entry.join("to")).unwrap();
     let (mut at, mut put) = (3, 5);
     let copied = rustix::fs::copy_file_range(&from, Some(&mut at), &to, Some(&mut put), 4).unwrap();
     assert_eq!(copied, 4);
@@ -668,8 +663,7 @@ fn an_entry_is_deleted_by_rm_and_new_is_the_entry() {
 #[test]
 fn other_users_are_checked_and_own_what_they_make() {
     let user = User::ordinary();
-    // SAFETY: cannot fail, touches no memory.
-    if unsafe { libc::geteuid() } != 0 {
+    if !common::is_root() {
         // Only root serves several users; an ordinary user's mount is covered by the tests of tools.
         return;
     }

@@ -313,8 +313,7 @@ fn an_ordinary_user() {
 /// The daemon of an ordinary user is not told by which call root asks: it takes locks of both kinds.
 #[test]
 fn those_whom_the_daemon_may_not_trace() {
-    // SAFETY: cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
+    if !common::is_root() {
         eprintln!("only root is somebody whom an ordinary user's daemon may not trace: run as root");
         return;
     }
@@ -346,8 +345,7 @@ fn those_whom_the_daemon_may_not_trace() {
 
 #[test]
 fn other_users_of_a_root_mount() {
-    // SAFETY: cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
+    if !common::is_root() {
         eprintln!("only root mounts for others without asking: covered by an_ordinary_user");
         return;
     }

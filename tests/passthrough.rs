@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::process::Command;
 
-use common::{Cache, Mount, Options, User, binary, read, run};
+use common::{Cache, Mount, Options, User, binary, is_root, read, run};
 
 const SIZE: usize = 8 << 20;
 
@@ -43,11 +43,6 @@ fn is_in_use(mount: &Mount) -> bool {
     assert_eq!(before, !through_daemon, "what .status says before the first file is opened");
     assert_eq!(said(&mount.sh("cat .status").ok()), before);
     before
-}
-
-fn is_root() -> bool {
-    // SAFETY: cannot fail, touches no memory.
-    unsafe { libc::geteuid() == 0 }
 }
 
 #[test]

@@ -11,18 +11,12 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{Cache, Fixture, errno, ls, read};
+use common::{Cache, Fixture, errno, ls, making, read};
 use rustix::fs::FallocateFlags;
 
 fn fixture() -> Fixture {
     // `posix_plain.rs` includes this file.
     Fixture::new(if module_path!().starts_with("posix_plain") { "nopassthrough" } else { "" })
-}
-
-fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    options
 }
 
 /// A file of 100 bytes, known to the mount, and long enough unchanged for the kernel to keep what it has read of it.
@@ -109,7 +103,7 @@ fn a_file_is_one_through_both_its_paths() {
     let Fixture { cache: _cache, mount, entry, real } = fixture();
     let (here, there) = (entry.join("f"), mount.join("new/k=1/f"));
     fs::write(&here, "a".repeat(10_000)).unwrap();
-    let (one, other) = (options().open(&here).unwrap(), options().open(&there).unwrap());
+    let (one, other) = (making().open(&here).unwrap(), making().open(&there).unwrap());
     let (mapped, seen) = (Mapped::new(&one, 10_000, true), Mapped::new(&other, 10_000, false));
     let at = |file: &File, offset| {
         let mut bytes = [0; 4];
@@ -189,7 +183,7 @@ fn directories_are_renamed_while_files_below_are_open() {
     let Fixture { cache: _cache, mount, entry, real } = fixture();
     fs::create_dir_all(entry.join("a/b")).unwrap();
     fs::write(entry.join("a/b/f"), "text").unwrap();
-    let file = options().open(entry.join("a/b/f")).unwrap();
+    let file = making().open(entry.join("a/b/f")).unwrap();
     let mapped = Mapped::new(&file, 4, true);
     let directory = File::open(entry.join("a/b")).unwrap();
     let other = mount.join("entries").join(mount.make("k=2"));
@@ -225,7 +219,7 @@ fn files_of_many_gigabytes_with_holes() {
     let Fixture { cache: _cache, mount, entry, real } = fixture();
     let seek = |file: &File, to| rustix::fs::seek(file, to).unwrap();
     let (giga, mega) = (1_u64 << 30, 1_u64 << 20);
-    let file = options().open(entry.join("sparse")).unwrap();
+    let file = making().open(entry.join("sparse")).unwrap();
     file.set_len(100 * giga).unwrap();
     for at in [5 * giga, 60 * giga, 100 * giga - 5] {
         file.write_all_at(b"data!", at).unwrap();
@@ -240,7 +234,7 @@ fn files_of_many_gigabytes_with_holes() {
     assert!(hole > 5 * giga && hole < 5 * giga + mega, "{hole}");
     let next = seek(&file, rustix::fs::SeekFrom::Data(hole));
     assert!(next <= 60 * giga && next > 60 * giga - mega, "{next}");
-    let other = options().open(entry.join("copy")).unwrap();
+    let other = making().open(entry.join("copy")).unwrap();
     let (mut from, mut to) = (60 * giga, 7 * giga);
     let copied = rustix::fs::copy_file_range(&file, Some(&mut from), &other, Some(&mut to), 5).unwrap();
     assert_eq!((copied, from, to), (5, 60 * giga + 5, 7 * giga + 5));

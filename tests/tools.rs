@@ -46,8 +46,7 @@ impl Fixture {
 /// Runs a test as root (or whoever runs the tests), then as an ordinary user.
 fn everyone(test: impl Fn(&Fixture)) {
     let user = User::ordinary();
-    // SAFETY: cannot fail, touches no memory.
-    let users = if unsafe { libc::geteuid() } == 0 { vec![None, Some(&user)] } else { vec![None] };
+    let users = if common::is_root() { vec![None, Some(&user)] } else { vec![None] };
     for user in users {
         eprintln!("as {}", if user.is_some() { "an ordinary user" } else { "the caller" });
         let cache = Cache::new();

@@ -1,5 +1,6 @@
 //! An entry to work in.
 
+use std::fs::OpenOptions;
 use std::path::PathBuf;
 
 use super::{Cache, Mount};
@@ -21,4 +22,11 @@ impl Fixture {
         let id = mount.make("k=1");
         Self { entry: mount.join("entries").join(&id), real: cache.join(&id), mount, cache }
     }
+}
+
+/// Opens a file to read and write, and makes it if it is missing.
+pub fn making() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options
 }

@@ -23,12 +23,12 @@ use std::time::{Duration, Instant};
 
 pub use cache::Cache;
 pub use disk::{Disk, in_namespace, rounds};
-pub use fixture::Fixture;
+pub use fixture::{Fixture, making};
 pub use mount::{Mount, Options, mountinfo};
 pub use process::{Finished, Running, bash, finish, run, start};
 pub use python::{python, python_script};
 pub use tracer::Tracer;
-pub use user::User;
+pub use user::{User, is_root};
 
 /// How long one command may take before it is killed and the test fails.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(90);
@@ -118,10 +118,8 @@ pub fn errno<T>(result: std::io::Result<T>) -> i32 {
 /// kernel looks at the permission bits first.
 #[track_caller]
 pub fn not_permitted<T>(result: std::io::Result<T>) {
-    // SAFETY: cannot fail, touches no memory.
-    let root = unsafe { libc::geteuid() } == 0;
     let found = errno(result);
-    assert!(found == libc::EPERM || found == libc::EACCES && !root, "EPERM was expected: {found}");
+    assert!(found == libc::EPERM || found == libc::EACCES && !is_root(), "EPERM was expected: {found}");
 }
 
 /// Target of a symbolic link.

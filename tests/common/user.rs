@@ -9,6 +9,12 @@ use super::{binary, run};
 
 const NAME: &str = "cdfs-test";
 
+/// Whether the tests run as root.
+pub fn is_root() -> bool {
+    // SAFETY: cannot fail, touches no memory.
+    unsafe { libc::geteuid() == 0 }
+}
+
 /// An ordinary user.
 #[derive(Debug, Clone)]
 pub struct User {
