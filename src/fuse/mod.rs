@@ -87,11 +87,7 @@ impl Mount {
         if negotiated.epochs() {
             let device = File::from(device.try_clone()?);
             let shown = vfs.shown();
-            publisher.set_hook(Box::new(move |published| {
-                if shown.must_be_forgotten(published) {
-                    forget_names(&device);
-                }
-            }));
+            publisher.set_hook(Box::new(move |published| shown.forget(published, || forget_names(&device))));
             let device = File::from(session.as_fd().try_clone_to_owned()?);
             vfs.set_forget_names(Box::new(move || forget_names(&device)));
         }

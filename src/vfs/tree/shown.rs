@@ -6,8 +6,8 @@
 //!
 //! - The publication looked for the note before it was made: the index was published before the request looked into it, and
 //!   what is shown is new.
-//! - It looked afterwards, found the note (or somebody else took it away, who tells the kernel as well) and tells the kernel. The
-//!   kernel counts a name among those from before if it *sent* the request before it was told.
+//! - It looked afterwards, found the note (or waited for somebody else who did) and the kernel has been told. The kernel counts a
+//!   name among those from before if it *sent* the request before it was told.
 //!
 //! Only the names of `READDIRPLUS` count as of when the kernel takes them from the answer, which may be after it was told.
 //! For a while after such answers every publication tells it.
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::cache::Published;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, PoisonError};
 
 /// The kernel has long taken the names from an answer by then.
 const TAKEN: Duration = Duration::from_secs(60);
@@ -30,6 +31,9 @@ pub struct Shown {
     started: Instant,
     /// Milliseconds from the start on, until which names may be taken from lists.
     lists: AtomicU64,
+    /// Held from the look for notes until the kernel is told. Changes are published on several threads, and who finds a note taken
+    /// away must not go on before that.
+    telling: Mutex<()>,
 }
 
 impl Default for Shown {
@@ -39,6 +43,7 @@ impl Default for Shown {
             entries: AtomicBool::default(),
             started: Instant::now(),
             lists: AtomicU64::default(),
+            telling: Mutex::default(),
         }
     }
 }
@@ -72,8 +77,15 @@ impl Shown {
         u64::try_from((self.started.elapsed() + later).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Whether the kernel must be told to ask again, now that this is in the index.
-    pub fn must_be_forgotten(&self, published: &Published) -> bool {
+    /// Tells the kernel to ask again, if it must now that this is in the index.
+    pub fn forget(&self, published: &Published, tell: impl FnOnce()) {
+        let _telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.must_be_forgotten(published) {
+            tell();
+        }
+    }
+
+    fn must_be_forgotten(&self, published: &Published) -> bool {
         let gone = published.gone || published.all;
         let views = self.views.swap(false, Ordering::SeqCst);
         let entries = gone && self.entries.swap(false, Ordering::SeqCst);

@@ -6,10 +6,12 @@ use std::collections::HashMap;
 use shuttle::thread::spawn;
 
 use super::*;
+use crate::cache::Published;
 use crate::cache::tests::models::join;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, RwLock, explore, mpsc};
 use crate::vfs::Error;
+use crate::vfs::tree::shown::Shown;
 
 /// A node as the kernel knows it.
 #[derive(Debug, Clone, Copy)]
@@ -36,9 +38,9 @@ impl Kernel {
         let told = Arc::clone(&epoch);
         let shown = world.vfs.shown();
         world.cache.set_hook(Box::new(move |published| {
-            if shown.must_be_forgotten(published) {
+            shown.forget(published, || {
                 told.fetch_add(1, Ordering::SeqCst);
-            }
+            });
         }));
         let told = Arc::clone(&epoch);
         world.vfs.set_forget_names(Box::new(move || {
@@ -152,6 +154,24 @@ fn a_change_shows_in_the_next_request_whoever_asks_meanwhile() {
         }));
         join(threads);
         kernel.end();
+    });
+}
+
+#[test]
+fn nobody_who_has_published_goes_on_before_the_kernel_is_told() {
+    explore(|| {
+        let (shown, epoch) = (Arc::new(Shown::default()), Arc::new(AtomicU64::new(0)));
+        shown.view();
+        let publish = |_| {
+            let (shown, epoch) = (Arc::clone(&shown), Arc::clone(&epoch));
+            spawn(move || {
+                shown.forget(&Published::default(), || {
+                    epoch.fetch_add(1, Ordering::SeqCst);
+                });
+                assert_eq!(epoch.load(Ordering::SeqCst), 1, "what was shown is from before");
+            })
+        };
+        join((0..2).map(publish).collect());
     });
 }
 
