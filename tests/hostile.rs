@@ -291,13 +291,14 @@ fn damage(cache: &Cache, name: &str, what: &str) {
     match what {
         "removed" => fs::remove_file(&path).unwrap(),
         "empty" => fs::write(&path, "").unwrap(),
+        "replaced" => {
+            // At once: a copy that has just begun is an empty log.
+            fs::copy(&path, &kept).unwrap();
+            fs::rename(&kept, &path).unwrap();
+        }
         _ => fs::rename(&path, &kept).unwrap(),
     }
     match what {
-        "replaced" => {
-            fs::copy(&kept, &path).unwrap();
-            fs::remove_file(&kept).unwrap();
-        }
         "directory" => fs::create_dir(&path).unwrap(),
         "fifo" => fifo(&path),
         "link" => symlink(&kept, &path).unwrap(),
