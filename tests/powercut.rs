@@ -164,7 +164,11 @@ fn foreign(cache: &Path, syncs: bool, random: &mut Random, told: &Told) -> Accou
         FileExt::lock_exclusive(&lock)?;
         let mut log = File::options().create(true).append(true).open(cache.join("_entries"))?;
         log.write_all(text.as_bytes())?;
-        if sync && syncs { log.sync_data() } else { Ok(()) }
+        let synced = if sync && syncs { log.sync_data() } else { Ok(()) };
+        // Not by closing it: a command that is started now has the descriptor too, until it is executed, and before that it
+        // closes attribute files of other threads, which waits for this lock.
+        FileExt::unlock(&lock)?;
+        synced
     };
     let mut numbers = Numbers { next: 900_000_000 };
     loop {
