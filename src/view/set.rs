@@ -152,6 +152,11 @@ impl Set {
         }
     }
 
+    /// Whether the entries of the set change with time.
+    pub fn ages(&self) -> bool {
+        self.terms.iter().any(|term| matches!(term, Term::Where(_, expr) if expr.asks_age()))
+    }
+
     /// A number that grows whenever the entries of the set, or their order, may have changed. `None` if they change
     /// with time as well.
     pub fn stamp(&self, index: &Index) -> Option<u64> {

@@ -42,7 +42,8 @@ impl Contents {
                 backing::set_times(fd.as_fd(), time_to_set(set.atime), time_to_set(set.mtime))?;
             }
         }
-        Ok(self.attributes(ino, &backing::stat(fd.as_fd())?))
+        let stat = backing::stat(fd.as_fd())?;
+        Ok(self.attributes(&mut self.table(), ino, &stat))
     }
 
     /// Whether `caller` may write in the directory by its permission bits (root may; with `impersonate` the caller's credentials

@@ -134,17 +134,17 @@ impl Contents {
         let stat = self.stat_root(&root)?;
         let found = stat.map_or_else(|| self.stat_missing(), Ok)?;
         let mut closing = Closing::new();
-        let (ino, newly_shared) = {
+        let (entry, newly_shared) = {
             let mut table = self.table();
             let before = table.roots_of(&root);
             let ino = table.enter_root(root, stat.as_ref().map(FileId::of), &mut closing);
-            (ino, before == 1 && table.is_shared(ino))
+            (self.entry(&mut table, ino, &found), before == 1 && table.is_shared(ino))
         };
         if newly_shared && let Some(forget) = self.forget_names.get() {
             // From now on names below are not kept, because they may change through the other path: nor those of before.
             (forget.0)();
         }
-        Ok(self.entry(ino, &found))
+        Ok(entry)
     }
 
     /// If the node is an entry's own directory: which.
@@ -198,7 +198,7 @@ impl Contents {
             Some(file) => backing::stat(file.as_fd())?,
             None => self.stat_node(ino)?,
         };
-        Ok(self.attributes(ino, &stat))
+        Ok(self.attributes(&mut self.table(), ino, &stat))
     }
 
     /// Target of a symbolic link.
@@ -364,23 +364,23 @@ impl Contents {
 
     fn enter_stat(&self, parent: Ino, name: &OsStr, stat: &Stat) -> Result<Entry> {
         let mut closing = Closing::new();
-        let ino = self.table().enter(parent, name, stat, &mut closing).ok_or(Error::Stale)?;
-        let mut entry = self.entry(ino, stat);
-        if self.table().is_shared(parent) {
+        let mut table = self.table();
+        let ino = table.enter(parent, name, stat, &mut closing).ok_or(Error::Stale)?;
+        let mut entry = self.entry(&mut table, ino, stat);
+        if table.is_shared(parent) {
             entry.entry_ttl = Duration::ZERO;
         }
         Ok(entry)
     }
 
-    fn entry(&self, ino: Ino, stat: &Stat) -> Entry {
-        let (attr, attr_ttl) = self.attributes(ino, stat);
+    fn entry(&self, table: &mut Table, ino: Ino, stat: &Stat) -> Entry {
+        let (attr, attr_ttl) = self.attributes(table, ino, stat);
         Entry { attr, entry_ttl: self.options.ttl, attr_ttl }
     }
 
     /// Attributes for the kernel, and how long it may keep them: not at all for a directory that is seen through two paths,
     /// because a change through one of them would not show in the other.
-    fn attributes(&self, ino: Ino, stat: &Stat) -> (Attr, Duration) {
-        let mut table = self.table();
+    fn attributes(&self, table: &mut Table, ino: Ino, stat: &Stat) -> (Attr, Duration) {
         if let Some(node) = table.get_mut(ino) {
             node.told = Some(Signature::of(stat));
         }

@@ -35,7 +35,8 @@ impl Tree {
             look
         } else {
             let (view, row) = split_link(ino);
-            self.look_link(&self.table.set_of_view(view).ok_or(Error::Stale)?, Row(row))?
+            let set = self.table.set_of_view(view).ok_or(Error::Stale)?;
+            self.look_link(&self.cache_stat()?, &set, Row(row))?
         };
         look.attr.ino = ino;
         Ok((look.attr, look.ttl))
@@ -59,7 +60,7 @@ impl Tree {
                 let newest = rows.newest(&self.cache.index());
                 self.look_file(size, time_of(newest))?
             }
-            Place::Spelling { target, .. } => self.look_symlink(target.len(), self.started)?,
+            Place::Spelling { target, .. } => symlink(&self.cache_stat()?, target.len(), self.started),
             Place::Attrs(root) => self.look_attrs(root)?,
             Place::Attribute(id, key) => {
                 let text = self.attribute_text(id, key)?.ok_or(Error::NotFound)?;
@@ -103,8 +104,8 @@ impl Tree {
         Ok(look)
     }
 
-    /// Attributes of the link to a row.
-    pub(super) fn look_link(&self, set: &Set, row: Row) -> Result<Look> {
+    /// Attributes of the link to a row; the owner is that of the cache directory.
+    pub(super) fn look_link(&self, cache: &Stat, set: &Set, row: Row) -> Result<Look> {
         let (id, time) = {
             let index = self.cache.index();
             if !index.is_live(row) {
@@ -112,23 +113,11 @@ impl Tree {
             }
             (index.id(row).ok_or(Error::NotFound)?, index.time(row))
         };
-        Ok(Look { ttl: self.view_ttl(), ..self.look_symlink(set.link_target(&id).len(), time_of(time))? })
-    }
-
-    fn look_symlink(&self, size: usize, mtime: Time) -> Result<Look> {
-        let mut look = self.look_file(size, mtime)?;
-        look.attr.mode = libc::S_IFLNK | 0o777;
-        look.attr.blocks = 0;
-        look.ttl = LONG;
-        Ok(look)
+        Ok(Look { ttl: self.view_ttl(), ..symlink(cache, set.link_target(&id).len(), time_of(time)) })
     }
 
     fn look_file(&self, size: usize, mtime: Time) -> Result<Look> {
-        let cache = self.cache_stat()?;
-        let mut attr = of_cache(&cache, libc::S_IFREG | cache.mode & 0o444);
-        set_size(&mut attr, size);
-        set_times(&mut attr, mtime);
-        Ok(Look { attr, ttl: Duration::ZERO })
+        Ok(file(&self.cache_stat()?, size, mtime))
     }
 
     /// Attributes of an entry's own directory.
@@ -195,6 +184,21 @@ fn of_cache(cache: &Stat, mode: u32) -> Attr {
         rdev: 0,
         blksize: BLOCK,
     }
+}
+
+fn file(cache: &Stat, size: usize, mtime: Time) -> Look {
+    let mut attr = of_cache(cache, libc::S_IFREG | cache.mode & 0o444);
+    set_size(&mut attr, size);
+    set_times(&mut attr, mtime);
+    Look { attr, ttl: Duration::ZERO }
+}
+
+fn symlink(cache: &Stat, size: usize, mtime: Time) -> Look {
+    let mut look = file(cache, size, mtime);
+    look.attr.mode = libc::S_IFLNK | 0o777;
+    look.attr.blocks = 0;
+    look.ttl = LONG;
+    look
 }
 
 fn set_size(attr: &mut Attr, size: usize) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::attr::{Look, id_of};
 use super::place::{Place, split_link};
 use super::{LONG, SHORT, Tree, now, text};
+use crate::backing::Stat;
 use crate::index::{Index, Row};
 use crate::name::{Id, Key, flatten, pairs_to_list, parse_pairs};
 use crate::value::{Leaf, Object, Value};
@@ -129,16 +130,15 @@ impl Tree {
 
     /// The link to a row in a set directory.
     pub(super) fn enter_link(&self, parent: Ino, set: &Set, row: Row) -> Result<Entry> {
-        let Look { mut attr, ttl } = self.look_link(set, row)?;
-        attr.ino = self.table.link(parent, row.0).ok_or(Error::Stale)?;
-        let aging = self.ages(set);
-        let entry_ttl = if aging { Duration::ZERO } else { self.view_ttl() };
-        Ok(Entry { attr, entry_ttl, attr_ttl: ttl })
+        self.enter_link_of(&self.cache_stat()?, parent, set, row)
     }
 
-    /// Whether the entries of a set change with time.
-    pub(super) fn ages(&self, set: &Set) -> bool {
-        set.stamp(&self.cache.index()).is_none()
+    /// The same, of many links for which the cache directory was looked at once.
+    pub(super) fn enter_link_of(&self, cache: &Stat, parent: Ino, set: &Set, row: Row) -> Result<Entry> {
+        let Look { mut attr, ttl } = self.look_link(cache, set, row)?;
+        attr.ino = self.table.link(parent, row.0).ok_or(Error::Stale)?;
+        let entry_ttl = if set.ages() { Duration::ZERO } else { self.view_ttl() };
+        Ok(Entry { attr, entry_ttl, attr_ttl: ttl })
     }
 
     fn lookup_attribute(&self, root: &Root, name: &str) -> Result<Place> {

@@ -233,13 +233,17 @@ impl Tree {
     ) -> Result<()> {
         self.shown.list();
         let dir = self.handles.stream(fh)?.ino;
+        let cache = self.cache_stat();
         self.read_names(fh, cookie, &mut |name, link| {
             let dots = name.cookie <= DOTS;
             let entry = if dots {
                 // The kernel knows them.
                 self.getattr(dir, None).map(|(attr, ttl)| Entry { attr, entry_ttl: ttl, attr_ttl: ttl })
             } else if let Some((set, row)) = link {
-                self.enter_link(dir, set, Row(row))
+                match &cache {
+                    Ok(cache) => self.enter_link_of(cache, dir, set, Row(row)),
+                    Err(_) => return true,
+                }
             } else {
                 self.lookup(caller, dir, &name.name)
             };
