@@ -248,24 +248,28 @@ fn a_child_that_is_killed_spoils_nothing_of_its_parent() {
     mount.stop();
 }
 
-/// Has an attribute file open, and written to, while it starts a program; descriptors are closed as that is executed.
+/// Has an attribute file open, and written to, while it starts a program; copies of descriptors are closed as that is executed.
 const STARTER: &str = r#"
 import os, subprocess, sys
 descriptor = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 os.write(descriptor, b"4")
-subprocess.run(["true"], close_fds=False, check=True)
+said = subprocess.run(["cat", sys.argv[1]], close_fds=False, check=True, stdout=subprocess.PIPE).stdout
 os.write(descriptor, b"2")
 os.close(descriptor)
+sys.stdout.buffer.write(said)
 "#;
 
 #[test]
-fn a_program_can_be_started_while_an_attribute_is_written() {
+fn a_program_that_is_started_while_an_attribute_is_written_sets_nothing() {
     let cache = Cache::new();
     let mount = cache.mount();
-    let id = mount.make("k=1");
+    let id = mount.make("n=1");
     let attribute = mount.join("entries").join(&id).join(".attrs/n");
-    run(Command::new(python()).args(["-c", STARTER]).arg(attribute)).ok();
+    let before = cache.log().lines().count();
+    let said = run(Command::new(python()).args(["-c", STARTER]).arg(attribute)).ok();
+    assert_eq!(said, "1\n", "what the program read");
     assert_eq!(mount.get(&id, "n"), "42");
+    assert_eq!(cache.log().lines().count(), before + 1, "{}", cache.log());
     mount.stop();
 }
 

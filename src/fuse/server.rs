@@ -381,11 +381,11 @@ impl Filesystem for Server {
         data: &[u8],
         write_flags: WriteFlags,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let kill_suid = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        match self.vfs.write(fh.0, offset, data, kill_suid) {
+        match self.vfs.write(fh.0, offset, data, lock_owner.map(|owner| owner.0), kill_suid) {
             Ok(written) => reply.written(written),
             Err(error) => reply.error(errno(&error)),
         }

@@ -255,12 +255,20 @@ impl Vfs {
             self.tree.read(fh, offset, size)
         }
     }
-    /// Writes; gives the number of bytes. `kill_suid`: drop set-uid and set-gid bits as for an ordinary user's write.
-    pub fn write(&self, fh: u64, offset: u64, data: &[u8], kill_suid: bool) -> Result<u32> {
+    /// Writes; gives the number of bytes. `kill_suid`: drop set-uid and set-gid bits as for an ordinary user's write. `owner`: whose
+    /// table of descriptors it is, if that is known.
+    pub fn write(
+        &self,
+        fh: u64,
+        offset: u64,
+        data: &[u8],
+        owner: Option<u64>,
+        kill_suid: bool,
+    ) -> Result<u32> {
         if is_content(fh) {
             self.tree.contents.write(fh, offset, data, kill_suid)
         } else {
-            self.tree.write(fh, offset, data)
+            self.tree.write(fh, offset, data, owner)
         }
     }
     /// A descriptor of the file was closed: attribute files are set here, and the owner's locks on the file go.
@@ -269,14 +277,14 @@ impl Vfs {
             self.tree.locks.closed(ino, lock_owner);
             done(self.tree.contents.flush(fh));
         } else if self.tree.locks.is_empty() {
-            self.tree.flush(fh, thread, done);
+            self.tree.flush(fh, lock_owner, thread, done);
         } else {
             let tree = Arc::clone(&self.tree);
             let unlocking = move |result| {
                 tree.locks.closed(ino, lock_owner);
                 done(result);
             };
-            self.tree.flush(fh, thread, Box::new(unlocking));
+            self.tree.flush(fh, lock_owner, thread, Box::new(unlocking));
         }
     }
     /// The last descriptor was closed.

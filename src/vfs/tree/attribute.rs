@@ -35,9 +35,21 @@ pub(super) struct AttributeFile {
 struct Content {
     data: Vec<u8>,
     changed: Changed,
+    /// Who has written to it: whose tables of descriptors, by the kernel's numbers. `None`: somebody whose is not known.
+    writers: Vec<Option<u64>>,
     /// Who closed it last was killed: what was written may be the half of something.
     abandoned: bool,
     setting: Setting,
+}
+
+impl Content {
+    fn new(data: Vec<u8>, changed: Changed) -> Self {
+        Self { data, changed, writers: Vec::new(), abandoned: false, setting: Setting::default() }
+    }
+
+    fn is_written_by(&self, owner: u64) -> bool {
+        self.writers.iter().any(|writer| writer.is_none_or(|writer| writer == owner))
+    }
 }
 
 /// What was begun to be set. Several processes may have the file open, and each closes it (a child of a program that writes, too,
@@ -132,13 +144,7 @@ impl Tree {
         let append = flags & libc::O_APPEND != 0 && !(json && empty);
         let data = if empty || json && append { Vec::new() } else { now()? };
         let changed = if empty { Changed::Emptied(false) } else { Changed::No };
-        Ok(self.open_for_writing(
-            ino,
-            id,
-            json,
-            append,
-            Content { data, changed, abandoned: false, setting: Setting::default() },
-        ))
+        Ok(self.open_for_writing(ino, id, json, append, Content::new(data, changed)))
     }
 
     fn open_for_writing(&self, ino: Ino, id: &Id, json: bool, append: bool, content: Content) -> Opened {
@@ -205,12 +211,7 @@ impl Tree {
         };
         self.table.forget(ino, 1);
         entry.attr.size = 0;
-        let content = Content {
-            data: Vec::new(),
-            changed: Changed::Emptied(true),
-            abandoned: false,
-            setting: Setting::default(),
-        };
+        let content = Content::new(Vec::new(), Changed::Emptied(true));
         Ok((entry, self.open_for_writing(ino, id, false, flags & libc::O_APPEND != 0, content)))
     }
 
@@ -240,8 +241,8 @@ impl Tree {
         super::file::part(&file.lock().data, offset, size)
     }
 
-    /// Writes to an open attribute file.
-    pub fn write(&self, fh: u64, offset: u64, data: &[u8]) -> Result<u32> {
+    /// Writes to an open attribute file, for somebody who has this table of descriptors.
+    pub fn write(&self, fh: u64, offset: u64, data: &[u8], owner: Option<u64>) -> Result<u32> {
         let file = self.handles.attribute(fh).ok_or(Error::BadHandle)?;
         let mut content = file.lock();
         let offset = usize::try_from(offset).map_err(|_| Error::TooLarge)?;
@@ -253,13 +254,16 @@ impl Tree {
         if let Some(part) = content.data.get_mut(start..end) {
             part.copy_from_slice(data);
         }
-        self.set_changed(&file, &mut content, Changed::Written);
+        self.set_changed(&file, &mut content, Changed::Written, owner);
         u32::try_from(data.len()).map_err(|_| Error::Invalid)
     }
 
-    fn set_changed(&self, file: &AttributeFile, content: &mut Content, changed: Changed) {
+    fn set_changed(&self, file: &AttributeFile, content: &mut Content, changed: Changed, owner: Option<u64>) {
         if content.changed == Changed::Emptied(true) {
             self.table.emptied(file.ino, false);
+        }
+        if !content.writers.contains(&owner) {
+            content.writers.push(owner);
         }
         content.changed = changed;
         content.abandoned = false;
@@ -341,17 +345,23 @@ impl Tree {
         })
     }
 
-    /// A descriptor was closed, by this thread. If that was killed nothing is set, unless another one that has the file open
-    /// writes to it or closes it.
-    pub fn flush(self: &Arc<Self>, fh: u64, thread: u32, done: Done<()>) {
+    /// A descriptor was closed, by this thread, which has this table of descriptors. What others have written is not set by that:
+    /// whoever starts a program closes copies of descriptors that other threads are still writing to. If the thread was killed
+    /// nothing is set, unless another one that has the file open writes to it, or has written and closes it.
+    pub fn flush(self: &Arc<Self>, fh: u64, owner: u64, thread: u32, done: Done<()>) {
         match self.handles.get(fh) {
             Ok(Handle::Attribute(file)) => {
                 let mut content = file.lock();
-                content.abandoned = content.changed != Changed::No && is_killed(thread);
-                if content.abandoned {
+                let written = content.changed == Changed::Written;
+                let others = written && !content.is_written_by(owner);
+                if !others {
+                    content.abandoned = content.changed != Changed::No && is_killed(thread);
+                }
+                let nothing = others || content.abandoned;
+                drop(content);
+                if nothing {
                     return done(Ok(()));
                 }
-                drop(content);
                 self.commit(&file, false, done);
             }
             Ok(_) => done(Ok(())),
@@ -364,7 +374,7 @@ impl Tree {
         if let Some(Handle::Attribute(file)) = self.handles.remove(fh) {
             let mut content = file.lock();
             if content.abandoned {
-                self.set_changed(&file, &mut content, Changed::No);
+                self.set_changed(&file, &mut content, Changed::No, None);
             }
             if content.changed == Changed::No {
                 return;
@@ -376,7 +386,7 @@ impl Tree {
                 true,
                 Box::new(move |result| {
                     if let Err(error) = result {
-                        log::warn!("an attribute of {} could not be set to nothing: {error:?}", id.as_str());
+                        log::warn!("an attribute of {} could not be set: {error:?}", id.as_str());
                     }
                 }),
             );
@@ -459,7 +469,7 @@ impl Tree {
                     (0, _) => Changed::Emptied(false),
                     _ => Changed::Written,
                 };
-                self.set_changed(&file, &mut content, changed);
+                self.set_changed(&file, &mut content, changed, None);
             }
             return Ok(None);
         }

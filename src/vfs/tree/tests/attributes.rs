@@ -38,7 +38,7 @@ fn what_is_written_is_set_by_one_record_at_close() {
     let before = world.log().len();
     let fh = world.open(&path("lr"), libc::O_WRONLY | libc::O_TRUNC).unwrap();
     for (offset, piece) in [(0, "0"), (1, ".2"), (3, "5\n")] {
-        world.vfs.write(fh, offset, piece.as_bytes(), false).unwrap();
+        world.vfs.write(fh, offset, piece.as_bytes(), None, false).unwrap();
         assert_eq!(world.read(&path("lr")).unwrap(), "0.1\n", "nothing is set before the close");
     }
     assert_eq!(world.vfs.getattr(world.ino(&path("lr")).unwrap(), Some(fh)).unwrap().0.size, 5);
@@ -63,12 +63,12 @@ fn a_close_without_a_change_writes_nothing() {
 fn a_second_close_sets_only_what_was_written_since() {
     let world = one();
     let fh = world.open(&path("x"), libc::O_WRONLY | libc::O_CREAT).unwrap();
-    world.vfs.write(fh, 0, b"1\n", false).unwrap();
+    world.vfs.write(fh, 0, b"1\n", None, false).unwrap();
     wait(|done| world.vfs.flush(crate::vfs::ROOT, fh, 0, 0, done)).unwrap();
     world.write(&path("x"), "2").unwrap();
     wait(|done| world.vfs.flush(crate::vfs::ROOT, fh, 0, 0, done)).unwrap();
     assert_eq!(world.read(&path("x")).unwrap(), "2\n");
-    world.vfs.write(fh, 2, b"3\n", false).unwrap();
+    world.vfs.write(fh, 2, b"3\n", None, false).unwrap();
     world.close(fh).unwrap();
     assert_eq!(world.read(&path("x")).unwrap(), "1\n3\n");
 }
@@ -80,7 +80,7 @@ fn a_shell_that_closes_a_copy_first_does_not_empty_the_attribute() {
     let fh = world.open(&path("lr"), libc::O_WRONLY | libc::O_TRUNC).unwrap();
     // dup2(3, 1); close(3)
     wait(|done| world.vfs.flush(crate::vfs::ROOT, fh, 0, 0, done)).unwrap();
-    world.vfs.write(fh, 0, b"7\n", false).unwrap();
+    world.vfs.write(fh, 0, b"7\n", None, false).unwrap();
     world.close(fh).unwrap();
     assert_eq!((world.read(&path("lr")).unwrap().as_str(), world.log().len()), ("7\n", before + 1));
 }
@@ -115,12 +115,12 @@ fn rename_replaces_and_keeps_what_is_open() {
     let world = one();
     // sed -i: a new file beside the old one, then renamed over it
     let fh = world.open(&path("sedXXXX"), libc::O_RDWR | libc::O_CREAT | libc::O_EXCL).unwrap();
-    world.vfs.write(fh, 0, b"sgd\n", false).unwrap();
+    world.vfs.write(fh, 0, b"sgd\n", None, false).unwrap();
     wait(|done| world.vfs.flush(crate::vfs::ROOT, fh, 0, 0, done)).unwrap();
     world.mv(&path("sedXXXX"), &path("opt.name")).unwrap();
     assert_eq!(world.ls(A).unwrap().len(), 3);
     assert_eq!(world.read(&path("opt.name")).unwrap(), "sgd\n");
-    world.vfs.write(fh, 0, b"rms\n", false).unwrap();
+    world.vfs.write(fh, 0, b"rms\n", None, false).unwrap();
     world.close(fh).unwrap();
     assert_eq!(world.read(&path("opt.name")).unwrap(), "rms\n");
     assert_eq!(world.mv_flags(&path("lr"), &path("s"), libc::RENAME_NOREPLACE), Err(libc::EEXIST));
@@ -135,7 +135,7 @@ fn what_was_removed_while_open_stays_removed() {
     let world = one();
     let ino = world.ino(&path("lr")).unwrap();
     let fh = world.open(&path("lr"), libc::O_WRONLY).unwrap();
-    world.vfs.write(fh, 0, b"9\n", false).unwrap();
+    world.vfs.write(fh, 0, b"9\n", None, false).unwrap();
     world.rm(&path("lr")).unwrap();
     assert!(world.vfs.getattr(ino, Some(fh)).is_ok(), "fstat of what is open");
     world.close(fh).unwrap();
@@ -241,7 +241,7 @@ fn permissions_of_the_entry_govern_its_attributes() {
 fn an_attribute_that_no_record_can_hold_is_refused() {
     let world = one();
     let fh = world.open(&path("lr"), libc::O_WRONLY).unwrap();
-    assert_eq!(errno(world.vfs.write(fh, 16 << 20, b"xx", false)), Err(libc::EFBIG));
+    assert_eq!(errno(world.vfs.write(fh, 16 << 20, b"xx", None, false)), Err(libc::EFBIG));
     world.close(fh).unwrap();
     assert_eq!(world.put(&path("big"), 0, &vec![b'x'; 16 << 20]), Err(libc::EFBIG));
     assert_eq!(world.read(&path("lr")).unwrap(), "0.1\n");

@@ -222,7 +222,7 @@ fn an_attribute_of_an_entry_that_vanished_while_it_was_written_is_stale() {
     let world = World::new();
     world.entry("e1", r#"{"lr": 1}"#);
     let fh = world.open("entries/e1/.attrs/lr", libc::O_WRONLY).unwrap();
-    world.vfs.write(fh, 0, b"2", false).unwrap();
+    world.vfs.write(fh, 0, b"2", None, false).unwrap();
     world.rmdir("entries/e1").unwrap();
     assert_eq!(world.close(fh), Err(libc::ESTALE));
     assert_eq!(world.ls("entries").unwrap(), [""; 0]);

@@ -192,7 +192,7 @@ impl World {
 
     fn put(&self, path: &str, flags: i32, content: &[u8]) -> Answer<()> {
         let fh = self.open(path, libc::O_WRONLY | libc::O_CREAT | flags)?;
-        let written = errno(self.vfs.write(fh, 0, content, false));
+        let written = errno(self.vfs.write(fh, 0, content, None, false));
         let closed = self.close(fh);
         assert_eq!(written? as usize, content.len());
         closed
