@@ -128,6 +128,7 @@ fn thousands_of_names_are_listed_once_each_even_while_they_are_removed() {
         assert!(seen.insert(name));
     }
     assert_eq!(seen, names);
+    assert_eq!(ls(&entry), [""; 0]);
     mount.stop();
 }
 
@@ -266,6 +267,7 @@ fn renames_replace_refuse_and_exchange() {
     fs::rename(entry.join("full"), there.join("moved")).unwrap();
     fs::rename(entry.join("d"), there.join("d")).unwrap();
     assert_eq!(read(there.join("moved/x")), "X");
+    assert_eq!(ls(&entry), [""; 0]);
     // Into what is no contents.
     assert_eq!(errno(fs::rename(there.join("d"), mount.join("by-attr/k/1/d"))), libc::EPERM);
     mount.stop();
