@@ -160,11 +160,13 @@ impl Set {
     /// A number that grows whenever the entries of the set, or their order, may have changed. `None` if they change
     /// with time as well.
     pub fn stamp(&self, index: &Index) -> Option<u64> {
+        if self.ages() {
+            return None;
+        }
         let mut stamp = index.live_generation();
         for term in &*self.terms {
             match term {
                 Term::Value(key, _) | Term::Sort(key, _) => stamp = stamp.max(index.key_generation(key)),
-                Term::Where(_, expr) if expr.asks_age() => return None,
                 Term::Where(_, expr) => {
                     stamp =
                         expr.keys().into_iter().map(|key| index.key_generation(key)).fold(stamp, u64::max);
