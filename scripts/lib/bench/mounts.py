@@ -60,6 +60,18 @@ class Mount(Daemon):
         super().__init__([BINARY, "mount", cache, mountpoint, "-f"] + extra, mountpoint)
 
 
+class Served(Daemon):
+    """What a program serves with fuser: `limits serve`, static links, or `limits null`, mkdir of nothing; mounted."""
+
+    def __init__(self, program, what, mountpoint, *numbers):
+        super().__init__([program, what, mountpoint, *map(str, numbers)], mountpoint)
+
+    def __exit__(self, *_):
+        # A signal would leave its mount; it ends with that.
+        subprocess.run(["umount", self.path], check=False)
+        super().__exit__()
+
+
 @contextlib.contextmanager
 def timed(into):
     """Appends the seconds that the block took."""
@@ -92,29 +104,6 @@ def until(true, seconds, what):
         if time.perf_counter() > end:
             sys.exit("bench: %s: not within %g s" % (what, seconds))
         time.sleep(0.0002)
-
-
-class Served:
-    """What a program serves with fuser: `limits serve`, static links, or `limits null`, mkdir of nothing; mounted."""
-
-    def __init__(self, program, what, mountpoint, *numbers):
-        os.makedirs(mountpoint, exist_ok=True)
-        self.argv, self.path = [program, what, mountpoint, *map(str, numbers)], mountpoint
-
-    def __enter__(self):
-        self.server = subprocess.Popen(self.argv)
-        until(lambda: os.path.ismount(self.path) or self.server.poll() is not None, 60, "what fuser serves")
-        if self.server.poll() is not None:
-            sys.exit("bench: %s: not served" % " ".join(self.argv))
-        return self
-
-    def __exit__(self, *_):
-        subprocess.run(["umount", self.path], check=False)
-        try:
-            self.server.wait(10)
-        except subprocess.TimeoutExpired:
-            self.server.kill()
-            self.server.wait()
 
 
 @contextlib.contextmanager
