@@ -1,12 +1,14 @@
 //! The identity of an entry.
 
+use std::sync::Arc;
+
 use super::{NAME_MAX, NameError, escape};
 
 /// The identity of an entry: the name of its directory in the cache.
 ///
-/// Not empty, at most [`NAME_MAX`] bytes, no `/`, no NUL, does not start with `.` or `_`.
+/// Not empty, at most [`NAME_MAX`] bytes, no `/`, no NUL, does not start with `.` or `_`. A copy shares the bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Id(Box<str>);
+pub struct Id(Arc<str>);
 
 impl Id {
     /// A checked id.
@@ -57,13 +59,14 @@ impl Id {
 
     /// The id that a file name in `entries/` or a view stands for; `None` if it is not the one spelling.
     pub fn from_file_name(name: &str) -> Option<Self> {
-        let id = match name.split_at_checked(3) {
+        match name.split_at_checked(3) {
             Some((first, rest)) if first.starts_with('%') => {
-                Self::new(&(escape::unescape(first)? + rest)).ok()?
+                let id = Self::new(&(escape::unescape(first)? + rest)).ok()?;
+                (id.to_file_name() == name).then_some(id)
             }
-            _ => Self::new(name).ok()?,
-        };
-        (id.to_file_name() == name).then_some(id)
+            _ if name.starts_with('%') || is_reserved_in_sets(name) => None,
+            _ => Self::new(name).ok(),
+        }
     }
 }
 

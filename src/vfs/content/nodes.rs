@@ -9,6 +9,8 @@ use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use hashbrown::DefaultHashBuilder;
+
 use super::Root;
 use crate::backing::{Stat, StatTime};
 use crate::name::Id;
@@ -146,11 +148,11 @@ pub(super) struct Step {
 #[derive(Debug)]
 pub(super) struct Table {
     /// Boxed, so that a table that has grown for many nodes costs little when they are gone.
-    nodes: HashMap<Ino, Box<Node>>,
+    nodes: HashMap<Ino, Box<Node>, DefaultHashBuilder>,
     /// Nodes whose key is not the one that their id was made of (moved between views).
     moved: HashMap<Key, Ino>,
-    /// Nodes of entries' own directories.
-    roots: HashMap<Id, Vec<Ino>>,
+    /// Nodes of entries' own directories, but those that are found where the search for `entries/ID` begins.
+    other_roots: HashMap<Id, Vec<Ino>>,
     ring: Vec<Option<Slot>>,
     free: Vec<usize>,
     hand: usize,
@@ -165,13 +167,20 @@ const MANY: usize = 1 << 15;
 fn first_id(key: &Key) -> Ino {
     match key {
         Key::File(view, file) => file_ino(*view, file.dev, file.ino),
-        Key::Root(view, id) => {
-            let hash = id.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-            });
-            masked(mix(hash ^ mix(view.wrapping_add(0x5eed))))
-        }
+        Key::Root(view, id) => first_root_id(*view, id),
     }
+}
+
+/// The node that `entries/ID` has unless that is another's.
+fn usual_root(id: &Id) -> Ino {
+    first_root_id(0, id)
+}
+
+fn first_root_id(view: u64, id: &Id) -> Ino {
+    let hash = id.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    masked(mix(hash ^ mix(view.wrapping_add(0x5eed))))
 }
 
 /// The id that a file most probably has, by what a directory stream tells of it.
@@ -198,9 +207,9 @@ fn mix(value: u64) -> u64 {
 impl Table {
     pub fn new(capacity: usize) -> Self {
         Self {
-            nodes: HashMap::new(),
+            nodes: HashMap::default(),
             moved: HashMap::new(),
-            roots: HashMap::new(),
+            other_roots: HashMap::new(),
             ring: Vec::new(),
             free: Vec::new(),
             hand: 0,
@@ -287,16 +296,24 @@ impl Table {
         let view = view_of(&root);
         let id = entry_of(&root).clone();
         let key = Key::Root(view, id.clone());
-        let ino = self.slot_of(&key).unwrap_or_else(|ino| {
-            self.nodes.insert(ino, Node::new(key, file, libc::S_IFDIR, view, ino, Place::Root(root)));
-            self.roots.entry(id).or_default().push(ino);
-            ino
-        });
-        self.set_root_file(ino, file, closing);
-        if let Some(node) = self.nodes.get_mut(&ino) {
-            node.lookups += 1;
+        match self.slot_of(&key) {
+            Ok(ino) => {
+                self.set_root_file(ino, file, closing);
+                if let Some(node) = self.nodes.get_mut(&ino) {
+                    node.lookups += 1;
+                }
+                ino
+            }
+            Err(ino) => {
+                if ino != usual_root(&id) {
+                    self.other_roots.entry(id).or_default().push(ino);
+                }
+                let mut node = Node::new(key, file, libc::S_IFDIR, view, ino, Place::Root(root));
+                node.lookups = 1;
+                self.nodes.insert(ino, node);
+                ino
+            }
         }
-        ino
     }
 
     /// An entry's directory was made, or is another one than before.
@@ -316,14 +333,35 @@ impl Table {
 
     /// Through how many paths an entry is seen now.
     pub fn roots_of(&self, root: &Root) -> usize {
-        self.roots.get(entry_of(root)).map_or(0, Vec::len)
+        self.roots(entry_of(root)).count()
+    }
+
+    /// The nodes of an entry's own directory that are not gone.
+    fn roots<'t>(&'t self, id: &'t Id) -> impl Iterator<Item = Ino> + 't {
+        let usual = usual_root(id);
+        let is_there = self.nodes.get(&usual).is_some_and(|node| !node.gone && node.is_root_of(id));
+        let others = if self.other_roots.is_empty() { None } else { self.other_roots.get(id) };
+        is_there.then_some(usual).into_iter().chain(others.into_iter().flatten().copied())
+    }
+
+    /// A node is no more one of an entry's own directory.
+    fn drop_root(&mut self, id: &Id, ino: Ino) {
+        if let Some(others) = self.other_roots.get_mut(id) {
+            others.retain(|&other| other != ino);
+            if others.is_empty() {
+                self.other_roots.remove(id);
+            }
+        }
     }
 
     /// Whether the entry of this directory is seen through more than one path now.
     pub fn is_shared(&self, ino: Ino) -> bool {
+        if self.other_roots.is_empty() {
+            return false;
+        }
         let root = self.nodes.get(&ino).and_then(|node| self.nodes.get(&node.root));
         match root.map(|root| &root.key) {
-            Some(Key::Root(_, id)) => self.roots.get(id).is_some_and(|roots| roots.len() > 1),
+            Some(Key::Root(_, id)) => self.roots(id).nth(1).is_some(),
             Some(Key::File(..)) | None => false,
         }
     }
@@ -332,8 +370,9 @@ impl Table {
     pub fn roots_like(&self, root: &Root) -> Vec<Ino> {
         let trash = |view: u64| view == 1;
         let wanted = trash(view_of(root));
-        let all = self.roots.get(entry_of(root)).into_iter().flatten().copied();
-        all.filter(|ino| self.nodes.get(ino).is_some_and(|node| trash(node.view) == wanted)).collect()
+        self.roots(entry_of(root))
+            .filter(|ino| self.nodes.get(ino).is_some_and(|node| trash(node.view) == wanted))
+            .collect()
     }
 
     /// Marks a root as deleted: its id is not given again while the kernel knows it.
@@ -341,16 +380,12 @@ impl Table {
         let Some(node) = self.nodes.get_mut(&ino) else { return };
         node.gone = true;
         closing.extend(node.own.as_mut().and_then(|own| own.held.take()));
-        if let Key::Root(_, id) = &node.key
-            && let Some(roots) = self.roots.get_mut(id)
-        {
-            roots.retain(|&other| other != ino);
-            if roots.is_empty() {
-                let id = id.clone();
-                self.roots.remove(&id);
-            }
+        let slot = node.slot.take();
+        if let Key::Root(_, id) = &node.key {
+            let id = id.clone();
+            self.drop_root(&id, ino);
         }
-        if let Some(slot) = node.slot.take() {
+        if let Some(slot) = slot {
             closing.extend(self.take_slot(place(slot)));
         }
     }
@@ -414,13 +449,7 @@ impl Table {
             self.moved.remove(&node.key);
             match node.place {
                 Place::Root(root) => {
-                    let id = entry_of(&root);
-                    if let Some(roots) = self.roots.get_mut(id) {
-                        roots.retain(|&other| other != ino);
-                        if roots.is_empty() {
-                            self.roots.remove(id);
-                        }
-                    }
+                    self.drop_root(entry_of(&root), ino);
                     return;
                 }
                 Place::Below(parent, _) => {
@@ -580,6 +609,10 @@ impl Table {
 }
 
 impl Node {
+    fn is_root_of(&self, id: &Id) -> bool {
+        matches!(&self.key, Key::Root(_, root) if root == id)
+    }
+
     /// The file; none for an entry without a directory.
     pub fn file(&self) -> Option<FileId> {
         match self.key {

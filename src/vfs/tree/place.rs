@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use hashbrown::DefaultHashBuilder;
+
 use crate::name::{Id, Key};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::vfs::content::Root;
@@ -71,9 +73,9 @@ pub(super) struct Table(Mutex<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    nodes: HashMap<Ino, Node>,
+    nodes: HashMap<Ino, Node, DefaultHashBuilder>,
     places: HashMap<Arc<Place>, Ino>,
-    views: HashMap<u32, Ino>,
+    views: HashMap<u32, Ino, DefaultHashBuilder>,
     next: Ino,
     next_view: u32,
 }
@@ -109,9 +111,9 @@ impl Table {
         let node =
             Node { place: Arc::clone(&root), lookups: 1, view: None, emptied: 0, cached: None, streams: 0 };
         Self(Mutex::new(Inner {
-            nodes: HashMap::from([(ROOT, node)]),
+            nodes: [(ROOT, node)].into_iter().collect(),
             places: HashMap::from([(root, ROOT)]),
-            views: HashMap::new(),
+            views: HashMap::default(),
             next: ROOT + 1,
             next_view: 0,
         }))
