@@ -24,6 +24,8 @@ pub(super) type Between = (Bound<Leaf>, Bound<Leaf>);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Attribute {
     base: Arc<Base>,
+    /// [`Base::pairs`] of it, which takes long to count.
+    base_pairs: u64,
     /// Rows whose values in the base do not count any more.
     stale: RoaringBitmap,
     /// The values of the rows that changed since, and of new ones. No posting is empty.
@@ -66,7 +68,13 @@ struct Item<'a> {
 impl Attribute {
     /// Of a base that nothing has changed since.
     pub(super) fn new(base: Base, generation: u64) -> Self {
-        Self { rows: base.all.clone(), base: Arc::new(base), generation, ..Self::default() }
+        Self {
+            rows: base.all.clone(),
+            base_pairs: base.pairs(),
+            base: Arc::new(base),
+            generation,
+            ..Self::default()
+        }
     }
 
     /// The base, if nothing has changed since.
@@ -133,7 +141,7 @@ impl Attribute {
 
     /// Whether so much has changed that it should be folded.
     pub(super) fn is_due(&self) -> bool {
-        self.changes > self.base.pairs() / FOLD_PART + FOLD_FROM
+        self.changes > self.base_pairs / FOLD_PART + FOLD_FROM
     }
 
     /// About how many bytes the values in what has changed take.
@@ -148,11 +156,12 @@ impl Attribute {
 
     /// About how many bytes are needed for folding, at most: arrays grow to twice what they need.
     pub(super) fn folding_bytes(&self) -> u64 {
-        2 * (self.base.bytes() + self.fresh_bytes()) + 16 * (self.base.pairs() + self.changes)
+        2 * (self.base.bytes() + self.fresh_bytes()) + 16 * (self.base_pairs + self.changes)
     }
 
     /// Takes what [`Attribute::folded`] has made, if nothing has changed since.
     pub(super) fn settle(&mut self, base: Arc<Base>) {
+        self.base_pairs = base.pairs();
         self.base = base;
         self.stale = RoaringBitmap::new();
         self.fresh = BTreeMap::new();
