@@ -240,6 +240,17 @@ impl Index {
         self.rows.time(row.0)
     }
 
+    /// The latest time of some rows that ever had one, and a row that has it; 0 and none if it is not later than that.
+    pub fn newest(&self, rows: &RoaringBitmap) -> (f64, Option<Row>) {
+        let time = |row| self.time(Row(row));
+        match self.times.newest(&self.rows, rows) {
+            Some(row) if time(row) > 0.0 => (time(row), Some(Row(row))),
+            _ => rows.iter().fold((0.0, None), |(latest, found), row| {
+                if time(row) > latest { (time(row), Some(Row(row))) } else { (latest, found) }
+            }),
+        }
+    }
+
     /// Where the entry's record stands, if it is live.
     pub fn locator(&self, row: Row) -> Option<Locator> {
         if self.is_live(row) { self.rows.locator(row.0) } else { None }

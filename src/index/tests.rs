@@ -617,8 +617,51 @@ fn exprs() -> impl Strategy<Value = Expr> {
     })
 }
 
+/// What becomes of entries: a record of the number with this time (or a deletion), and whether the index is tidied then.
+fn dated() -> impl Strategy<Value = Vec<(u32, Option<f64>, bool)>> {
+    let time = prop_oneof![
+        4 => (0_u32..20).prop_map(f64::from),
+        1 => Just(-1.0),
+        1 => Just(0.0),
+        1 => Just(f64::INFINITY),
+    ];
+    prop::collection::vec((0_u32..24, prop::option::weighted(0.8, time), prop::bool::weighted(0.1)), 0..60)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn the_newest_is_the_one_that_a_look_at_all_finds(
+        first in prop::collection::vec(0_u32..20, 0..16),
+        ascending in any::<bool>(),
+        then in dated(),
+        among in prop::collection::vec(prop::collection::btree_set(0_u32..30, 0..12), 1..4),
+    ) {
+        let mut first = first;
+        if ascending {
+            first.sort_unstable();
+        }
+        let mut loader = Loader::default();
+        for (number, time) in (0_u32..).zip(first) {
+            loader.add(&record(&format!("e{number}"), f64::from(time), Some(Object::new())), at(number.into()));
+        }
+        let mut index = loader.finish();
+        for (number, time, tidied) in then {
+            let object = time.map(|_| Object::new());
+            index.apply(&record(&format!("e{number}"), time.unwrap_or(1000.0), object), None, at(1));
+            while tidied && tidy(&mut index) {}
+            for among in among.iter().map(|rows| rows.iter().copied().collect::<RoaringBitmap>()).chain([index.live().clone()]) {
+                let among = among & index.live();
+                let latest = among.iter().map(|row| index.time(Row(row))).fold(0.0, f64::max);
+                let (time, row) = index.newest(&among);
+                prop_assert_eq!(time.to_bits(), latest.to_bits());
+                prop_assert_eq!(row.is_some(), latest > 0.0);
+                prop_assert!(row.is_none_or(|row| among.contains(row.0) && index.time(row).to_bits() == time.to_bits()));
+            }
+        }
+    }
+
 
     #[test]
     fn the_index_answers_as_plain_objects_do(

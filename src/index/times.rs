@@ -113,6 +113,29 @@ impl Times {
         self.fresh.len() > usize::try_from(self.len).unwrap_or(usize::MAX) / FOLD_PART + FOLD_FROM
     }
 
+    /// The row with the latest time of some rows that ever had one; `None` if there is none, or if it is not quicker to look at
+    /// all of them.
+    pub(super) fn newest(&self, rows: &Rows, among: &RoaringBitmap) -> Option<u32> {
+        let most = usize::try_from(among.len()).unwrap_or(usize::MAX);
+        let in_order = usize::try_from(self.len).unwrap_or(usize::MAX);
+        let settled = if self.order.is_empty() && self.former.is_empty() {
+            let number = self.len.checked_sub(1).map_or(0, |last| among.rank(last));
+            number.checked_sub(1).and_then(|last| among.select(u32::try_from(last).ok()?))
+        } else {
+            let latest = (0..self.len).rev().take(most).filter_map(|at| self.at(at));
+            let found = latest.into_iter().find(|row| among.contains(*row) && !self.former.contains_key(row));
+            if found.is_none() && in_order > most {
+                return None;
+            }
+            found
+        };
+        let fresh = self.fresh.iter().rev().take(most).map(|(_, row)| *row).find(|row| among.contains(*row));
+        if fresh.is_none() && self.fresh.len() > most {
+            return None;
+        }
+        settled.into_iter().chain(fresh).max_by_key(|&row| ordered(rows.time(row)))
+    }
+
     /// Number of rows in order for which a condition holds that holds for the first ones and none after.
     fn partition(&self, rows: &Rows, holds: impl Fn(f64) -> bool) -> u32 {
         let (mut from, mut to) = (0, self.len);

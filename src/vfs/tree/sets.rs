@@ -75,11 +75,8 @@ impl Rows {
 }
 
 fn newest_of(index: &Index, rows: &RoaringBitmap) -> Newest {
-    let none = Newest { time: 0.0, row: u32::MAX, times: index.time_generation() };
-    rows.iter().fold(none, |newest, row| {
-        let time = index.time(Row(row));
-        if time > newest.time { Newest { time, row, ..newest } } else { newest }
-    })
+    let (time, row) = index.newest(rows);
+    Newest { time, row: row.map_or(u32::MAX, |Row(row)| row), times: index.time_generation() }
 }
 
 /// Remembers a few answers, the latest used.
