@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::handles::{Fresh, OpenDirectory, OpenFile};
 use super::nodes::{Closing, FileId, Place, file_ino};
 use super::stream::{RawEntry, Stream};
+use super::watch::Seen;
 use super::{Contents, Root, attr_of, stale};
 use crate::backing::{self, Stat, component, credentials};
 use crate::vfs::{Attr, Caller, DirEntry, Entry, Error, Ino, Opened, ROOT, Result, Signature, Stale};
@@ -307,7 +308,9 @@ impl Contents {
         add: &mut dyn FnMut(&DirEntry, &Entry) -> bool,
     ) -> Result<()> {
         let directory = self.handles.directory(fh)?;
-        self.read_stream(&directory, cookie, &mut |fd, mut name| {
+        let seen = self.seen_to_list(&directory);
+        let listed = seen.as_ref().map(Seen::list);
+        let result = self.read_stream(&directory, cookie, &mut |fd, mut name| {
             if name.name == "." || name.name == ".." {
                 // The kernel takes nothing of these but the names.
                 let attr = Attr {
@@ -316,7 +319,9 @@ impl Contents {
                 };
                 return add(&name, &Entry { attr, entry_ttl: Duration::ZERO, attr_ttl: Duration::ZERO });
             }
-            let found = fd.ok_or(Error::NotFound).and_then(|fd| self.enter(directory.ino, fd, &name.name));
+            let found = fd
+                .ok_or(Error::NotFound)
+                .and_then(|fd| self.enter(directory.ino, fd, &name.name, seen.as_ref()));
             // A name that was removed in between is left out.
             let Ok(entry) = found else { return true };
             name.ino = entry.attr.ino;
@@ -326,7 +331,31 @@ impl Contents {
                 self.forget(entry.attr.ino, 1);
             }
             taken
-        })
+        });
+        if let (Some(listed), Some(watching)) = (listed, self.watching.get()) {
+            listed.answered(&watching.watches);
+            directory.set_listed(listed);
+        }
+        result
+    }
+
+    /// A directory that is watched, or is from now on, for a request that is about to list it with attributes.
+    fn seen_to_list(&self, directory: &OpenDirectory) -> Option<Seen> {
+        let watching = self.watching.get()?;
+        if self.table().is_shared(directory.ino) {
+            return None;
+        }
+        let fd = self.directory(directory.ino).ok()??;
+        watching.watch(directory.ino, fd.as_fd())
+    }
+
+    /// The kernel goes on, and has taken the names that it was shown before.
+    fn went_on(&self, directory: &OpenDirectory) {
+        if let Some(listed) = directory.take_listed()
+            && listed.has_changed()
+        {
+            self.forget_names();
+        }
     }
 
     fn read_stream(
@@ -336,6 +365,7 @@ impl Contents {
         add: &mut dyn FnMut(Option<BorrowedFd<'_>>, DirEntry) -> bool,
     ) -> Result<()> {
         self.answered(directory.ino, &directory.fresh);
+        self.went_on(directory);
         let (view, parent, dev) = {
             let table = self.table();
             let node = table.get(directory.ino).ok_or(Error::Stale)?;
@@ -366,6 +396,7 @@ impl Contents {
     pub fn releasedir(&self, fh: u64) {
         if let Some(directory) = self.handles.remove_directory(fh) {
             self.answered(directory.ino, &directory.fresh);
+            self.went_on(&directory);
         }
     }
 

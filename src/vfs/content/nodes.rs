@@ -89,6 +89,8 @@ pub(super) struct Node {
     pub place: Place,
     /// Its entry was deleted or moved away.
     pub gone: bool,
+    /// The kernel was once told that it may keep its attributes for long.
+    pub kept: bool,
     /// What the kernel counts.
     lookups: u64,
     /// Nodes whose place is below this one.
@@ -324,6 +326,15 @@ impl Table {
         if let Some(slot) = node.slot.take() {
             closing.extend(self.take_slot(place(slot)));
         }
+    }
+
+    /// The nodes whose attributes the kernel may keep for long; those in one directory, or all.
+    pub fn kept(&self, directory: Option<Ino>) -> Vec<Ino> {
+        let nodes = self.nodes.iter().filter(|(_, node)| node.kept);
+        nodes
+            .filter(|(_, node)| directory.is_none_or(|ino| node.is_below(ino)))
+            .map(|(&ino, _)| ino)
+            .collect()
     }
 
     /// Whether many nodes have gone since this was last asked.
@@ -621,6 +632,11 @@ impl Node {
         }
     }
 
+    /// Whether it was last found in this directory.
+    pub fn is_below(&self, directory: Ino) -> bool {
+        matches!(self.place, Place::Below(parent, _) if parent == directory)
+    }
+
     fn is_open(&self) -> bool {
         self.own.as_ref().is_some_and(|own| !own.opens.is_empty())
     }
@@ -642,6 +658,7 @@ impl Node {
             root,
             place,
             gone: false,
+            kept: false,
             lookups: 0,
             children: 0,
             own: None,

@@ -54,7 +54,7 @@ const SHORT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Tree {
     cache: Arc<Cache>,
-    pub contents: Contents,
+    pub contents: Arc<Contents>,
     pub locks: Locks,
     options: Options,
     epochs: AtomicBool,
@@ -114,11 +114,12 @@ impl Tree {
                 passthrough: options.passthrough,
                 read_only: options.read_only,
                 ttl: options.attr_timeout.unwrap_or(SHORT),
+                watch: options.attr_timeout.is_none(),
             },
         );
         Ok(Self {
             cache,
-            contents,
+            contents: Arc::new(contents),
             locks: Locks::default(),
             epochs: AtomicBool::new(options.epochs),
             shown: Arc::default(),
