@@ -120,7 +120,7 @@ impl Contents {
         let passthrough = self.passthrough();
         let writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
         let executed = flags & FMODE_EXEC != 0;
-        let found = self.note_open(ino, stat);
+        let found = self.note_open(ino, stat, writable);
         let file = OpenFile { ino, fd: Arc::clone(&fd), writable, executed, fresh: Fresh::new(found.fresh) };
         let fh = self.handles.insert_file(file);
         let mut table = self.table();
@@ -137,7 +137,7 @@ impl Contents {
     }
 
     /// Compares a file that is opened with what the kernel knows of it.
-    fn note_open(&self, ino: Ino, stat: &Stat) -> Found {
+    fn note_open(&self, ino: Ino, stat: &Stat, writable: bool) -> Found {
         let now = Signature::of(stat);
         let settled = is_settled(stat);
         let mut table = self.table();
@@ -149,7 +149,8 @@ impl Contents {
         Found {
             keep_cache,
             fresh: (settled && !keep_cache).then_some(now),
-            stale_attr: node.told.is_some_and(|told| told != now),
+            // While it is open to be written to, nothing is kept for long ([`Self::keep`]).
+            stale_attr: node.told.is_some_and(|told| told != now) || writable && node.kept,
         }
     }
 
@@ -263,7 +264,7 @@ impl Contents {
         let directory = self.directory(ino)?;
         let transient = self.handles.directories() >= self.streams;
         let found = match &directory {
-            Some(fd) => self.note_open(ino, &backing::stat(fd.as_fd())?),
+            Some(fd) => self.note_open(ino, &backing::stat(fd.as_fd())?, false),
             None => Found::default(),
         };
         let cache_dir = directory.is_some() && !self.table().is_shared(ino);

@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use self::handles::Handles;
-use self::nodes::{Closing, FileId, Place, Start, Step, Table, Way, entry_of};
+use self::nodes::{Closing, FileId, Node, Place, Start, Step, Table, Way, entry_of};
 pub use self::tell::ForgetAttributes;
 use self::tell::Watching;
 use self::watch::{LONG, Seen};
@@ -145,14 +145,15 @@ impl Contents {
         let stat = self.stat_root(&root)?;
         let found = stat.map_or_else(|| self.stat_missing(), Ok)?;
         let mut closing = Closing::new();
-        let (entry, newly_shared) = {
+        let (entry, forget) = {
             let mut table = self.table();
             let before = table.roots_of(&root);
-            let ino = table.enter_root(root, stat.as_ref().map(FileId::of), &mut closing);
-            (self.entry(&mut table, ino, &found), before == 1 && table.is_shared(ino))
+            let (ino, is_other) = table.enter_root(root, stat.as_ref().map(FileId::of), &mut closing);
+            // If it is newly seen through two paths, names below are not kept from now on, because they may change through the other
+            // one: nor those of before. Nor those of another directory, which may be kept for long.
+            (self.entry(&mut table, ino, &found), is_other || before == 1 && table.is_shared(ino))
         };
-        if newly_shared {
-            // From now on names below are not kept, because they may change through the other path: nor those of before.
+        if forget {
             self.forget_names();
         }
         Ok(entry)
@@ -233,12 +234,16 @@ impl Contents {
         Ok((attr, if keep { LONG } else { ttl }))
     }
 
-    /// Whether the kernel may keep a file that was found in a watched directory for long.
+    /// Whether the kernel may keep a file that was found in a watched directory for long. Not while it is open: it may be mapped, and
+    /// nobody tells of what is written there.
     fn keep(table: &mut Table, ino: Ino, stat: &Stat, seen: &Seen) -> bool {
-        if let Some(node) = table.get_mut(ino) {
-            // Before it is looked whether there was a change.
-            node.kept = true;
-        }
+        // Behind the node of an entry there may be another directory by now.
+        let is_watched = table.get(seen.directory()).and_then(Node::file) == Some(seen.file());
+        let Some(node) = table.get_mut(ino).filter(|node| is_watched && !node.is_open()) else {
+            return false;
+        };
+        // Before it is looked whether there was a change.
+        node.kept = true;
         seen.keep(stat)
     }
 
@@ -384,9 +389,12 @@ impl Contents {
         let file = FileId::of(&backing::stat(fd.as_fd())?);
         let mut closing = Closing::new();
         let mut table = self.table();
-        table.set_root_file(ino, Some(file), &mut closing);
+        let is_other = table.set_root_file(ino, Some(file), &mut closing);
         table.keep(ino, &fd, &mut closing);
         drop(table);
+        if is_other {
+            self.forget_names();
+        }
         Ok(Some(fd))
     }
 

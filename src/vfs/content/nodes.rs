@@ -293,18 +293,18 @@ impl Table {
         Some(ino)
     }
 
-    /// The node of an entry's own directory; its lookup count is raised by one.
-    pub fn enter_root(&mut self, root: Root, file: Option<FileId>, closing: &mut Closing) -> Ino {
+    /// The node of an entry's own directory; its lookup count is raised by one. Tells too whether it is another one than before.
+    pub fn enter_root(&mut self, root: Root, file: Option<FileId>, closing: &mut Closing) -> (Ino, bool) {
         let view = view_of(&root);
         let id = entry_of(&root).clone();
         let key = Key::Root(view, id.clone());
         match self.slot_of(&key) {
             Ok(ino) => {
-                self.set_root_file(ino, file, closing);
+                let is_other = self.set_root_file(ino, file, closing);
                 if let Some(node) = self.nodes.get_mut(&ino) {
                     node.lookups += 1;
                 }
-                ino
+                (ino, is_other)
             }
             Err(ino) => {
                 if ino != usual_root(&id) {
@@ -313,19 +313,21 @@ impl Table {
                 let mut node = Node::new(key, file, libc::S_IFDIR, view, ino, Place::Root(root));
                 node.lookups = 1;
                 self.nodes.insert(ino, node);
-                ino
+                (ino, false)
             }
         }
     }
 
-    /// An entry's directory was made, or is another one than before.
-    pub fn set_root_file(&mut self, ino: Ino, file: Option<FileId>, closing: &mut Closing) {
-        let Some(node) = self.nodes.get_mut(&ino).filter(|node| node.root_file != file) else { return };
+    /// An entry's directory was made, or is another one than before, which it tells.
+    pub fn set_root_file(&mut self, ino: Ino, file: Option<FileId>, closing: &mut Closing) -> bool {
+        let Some(node) = self.nodes.get_mut(&ino).filter(|node| node.root_file != file) else { return false };
+        let is_other = node.root_file.is_some();
         node.root_file = file;
         node.opened = None;
         if let Some(slot) = node.slot.take() {
             closing.extend(self.take_slot(place(slot)));
         }
+        is_other
     }
 
     /// The nodes whose attributes the kernel may keep for long; those in one directory, or all.
@@ -637,7 +639,8 @@ impl Node {
         matches!(self.place, Place::Below(parent, _) if parent == directory)
     }
 
-    fn is_open(&self) -> bool {
+    /// Whether it is open.
+    pub fn is_open(&self) -> bool {
         self.own.as_ref().is_some_and(|own| !own.opens.is_empty())
     }
 

@@ -289,3 +289,7 @@ fn is_over(ready: [Option<BorrowedFd<'_>>; 2], timeout: Option<Duration>, mut be
     // Without a writer there is nothing to read.
     rung.revents != 0 && bell.read(&mut [0; 64]).is_ok_and(|read| read == 0)
 }
+
+#[cfg(test)]
+#[cfg(not(feature = "models"))]
+mod tests;

@@ -16,7 +16,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use crate::backing::{Stat, WatchDescriptor, Watcher};
+use super::nodes::FileId;
+use crate::backing::{self, Stat, WatchDescriptor, Watcher};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::vfs::Ino;
@@ -62,6 +63,7 @@ struct State {
 pub(super) struct Watched {
     /// Its node.
     pub ino: Ino,
+    file: FileId,
     directory: OwnedFd,
     watch: WatchDescriptor,
     /// Counts changes.
@@ -157,8 +159,10 @@ impl Watches {
 
     /// As [`Self::seen`]; begins to watch it if it is not watched, and if that can be.
     pub fn watch(&self, ino: Ino, directory: BorrowedFd<'_>) -> Option<Seen> {
+        let file = FileId::of(&backing::stat(directory).ok()?);
         let mut state = self.state();
-        if let Some(watched) = state.by_node.get(&ino) {
+        // Behind the node of an entry there may be another directory by now. The one before stays watched as long as it is used.
+        if let Some(watched) = state.by_node.get(&ino).filter(|watched| watched.file == file) {
             let watched = Arc::clone(watched);
             drop(state);
             return self.seen_now(watched);
@@ -180,6 +184,7 @@ impl Watches {
         };
         let watched = Arc::new(Watched {
             ino,
+            file,
             directory,
             watch: watch.clone(),
             changes: AtomicU64::new(0),
@@ -197,7 +202,9 @@ impl Watches {
         // forgotten when it got a second path, and files have one node for all paths.
         if let Some(before) = state.by_watch.insert(watch, Arc::clone(&watched)) {
             before.changes.fetch_add(1, Ordering::SeqCst);
-            state.by_node.remove(&before.ino);
+            if before.ino != ino {
+                state.by_node.remove(&before.ino);
+            }
         }
         drop(state);
         self.seen_now(watched)
@@ -212,7 +219,7 @@ impl Watches {
     pub fn ended(&self, watched: &Watched) {
         let mut state = self.state();
         state.by_watch.remove(&watched.watch);
-        state.by_node.remove(&watched.ino);
+        state.by_node.retain(|_, other| other.watch != watched.watch);
         watched.changes.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -249,7 +256,9 @@ impl Watches {
             watched.count();
             let ends = is_old(watched);
             if ends {
-                by_node.remove(&watched.ino);
+                if by_node.get(&watched.ino).is_some_and(|other| Arc::ptr_eq(other, watched)) {
+                    by_node.remove(&watched.ino);
+                }
                 // Under the lock, or who begins to watch it again would get the watch that ends.
                 self.watcher.remove(watch.clone());
                 ended.push(Arc::clone(watched));
@@ -312,6 +321,15 @@ impl Watched {
 }
 
 impl Seen {
+    /// The node of the directory that is watched, and which one that is.
+    pub fn directory(&self) -> Ino {
+        self.watched.ino
+    }
+
+    pub fn file(&self) -> FileId {
+        self.watched.file
+    }
+
     /// Whether the kernel may keep the name and the attributes of a file that was found in the directory since, for long.
     pub fn keep(&self, stat: &Stat) -> bool {
         if !can_be_kept(stat) {
@@ -355,7 +373,7 @@ fn can_be_kept(stat: &Stat) -> bool {
 }
 
 /// Begins.
-pub(super) fn begin(capacity: usize) -> io::Result<(crate::backing::Changes, Watches)> {
-    let (changes, watcher) = crate::backing::changes()?;
+pub(super) fn begin(capacity: usize) -> io::Result<(backing::Changes, Watches)> {
+    let (changes, watcher) = backing::changes()?;
     Ok((changes, Watches::new(watcher, capacity)))
 }
