@@ -40,10 +40,12 @@ pub fn changes() -> io::Result<(Changes, Watcher)> {
 }
 
 impl Changes {
-    /// Gives what has happened and was not given yet. Changes of one directory come in their order.
+    /// Gives what has happened and was not given yet. Changes of one directory come in their order. It ends even if there are ever
+    /// more.
     pub fn read(&mut self, give: &mut dyn FnMut(&WatchDescriptor, Change<'_>)) -> io::Result<()> {
         let mut buffer = [0; 16 << 10];
-        loop {
+        // As many as the kernel keeps.
+        for _ in 0..64 {
             let events = match self.0.read_events(&mut buffer) {
                 Ok(events) => events,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -56,6 +58,7 @@ impl Changes {
                 }
             }
         }
+        Ok(())
     }
 }
 
