@@ -120,24 +120,26 @@ impl Contents {
         let passthrough = self.passthrough();
         let writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
         let executed = flags & FMODE_EXEC != 0;
-        let found = self.note_open(ino, stat, writable);
+        let found = self.note_open(ino, stat);
         let file = OpenFile { ino, fd: Arc::clone(&fd), writable, executed, fresh: Fresh::new(found.fresh) };
         let fh = self.handles.insert_file(file);
         let mut table = self.table();
         table.opened(ino, fh, Arc::clone(&fd));
+        // From here on nothing of it is kept for long ([`Self::keep`]); if it is written to, nor what was kept before.
+        let kept = writable && table.get(ino).is_some_and(|node| node.kept);
         drop(table);
         Opened {
             fh,
             keep_cache: found.keep_cache,
             no_flush: self.backing.is_local() && is_seldom_locked(flags),
             backing: passthrough.then_some(fd),
-            stale_attr: found.stale_attr,
+            stale_attr: found.stale_attr || kept,
             ..Opened::default()
         }
     }
 
     /// Compares a file that is opened with what the kernel knows of it.
-    fn note_open(&self, ino: Ino, stat: &Stat, writable: bool) -> Found {
+    fn note_open(&self, ino: Ino, stat: &Stat) -> Found {
         let now = Signature::of(stat);
         let settled = is_settled(stat);
         let mut table = self.table();
@@ -149,8 +151,7 @@ impl Contents {
         Found {
             keep_cache,
             fresh: (settled && !keep_cache).then_some(now),
-            // While it is open to be written to, nothing is kept for long ([`Self::keep`]).
-            stale_attr: node.told.is_some_and(|told| told != now) || writable && node.kept,
+            stale_attr: node.told.is_some_and(|told| told != now),
         }
     }
 
@@ -264,7 +265,7 @@ impl Contents {
         let directory = self.directory(ino)?;
         let transient = self.handles.directories() >= self.streams;
         let found = match &directory {
-            Some(fd) => self.note_open(ino, &backing::stat(fd.as_fd())?, false),
+            Some(fd) => self.note_open(ino, &backing::stat(fd.as_fd())?),
             None => Found::default(),
         };
         let cache_dir = directory.is_some() && !self.table().is_shared(ino);
