@@ -8,7 +8,6 @@ pub mod credentials;
 mod lock;
 mod stat;
 mod sys;
-mod watch;
 mod xattr;
 
 use std::ffi::{CStr, CString, OsStr};
@@ -24,10 +23,9 @@ pub use stat::{Stat, StatTime, stat, stat_at};
 pub use sys::{
     SetTime, VfsStat, access, chmod, chown, close_duplicate, copy_file_range, descriptor_limit, entries_raw,
     fallocate, give_back_memory, hard_link, is_local, make_directory, make_node, make_symlink, open_at,
-    open_create, open_directory_stream, read_at, read_link, rename, reopen, reports_changes, seek,
-    seek_directory, set_times, statvfs, sync, truncate, truncate_open, unlink, write_at,
+    open_create, open_directory_stream, read_at, read_link, rename, reopen, seek, seek_directory, set_times,
+    statvfs, sync, truncate, truncate_open, unlink, write_at,
 };
-pub use watch::{Change, Changes, WatchDescriptor, Watcher, changes};
 pub use xattr::{get_xattr, get_xattr_at, list_xattr, remove_xattr, set_xattr};
 
 /// The cache directory, and below it the directories of entries.

@@ -45,8 +45,6 @@ pub struct Stat {
     pub mtime: StatTime,
     /// Last change of the node.
     pub ctime: StatTime,
-    /// Something is mounted there: what is changed of it is not changed in the directory that it was found in.
-    pub is_mount: bool,
 }
 
 impl Stat {
@@ -76,9 +74,6 @@ pub fn stat_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Stat> {
     statx(dir, name, libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT)
 }
 
-/// As in `linux/stat.h`.
-const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
-
 fn statx(fd: BorrowedFd<'_>, name: &CStr, flags: i32) -> io::Result<Stat> {
     let mut raw = MaybeUninit::<libc::statx>::zeroed();
     let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
@@ -106,6 +101,5 @@ fn statx(fd: BorrowedFd<'_>, name: &CStr, flags: i32) -> io::Result<Stat> {
         atime: time(raw.stx_atime),
         mtime: time(raw.stx_mtime),
         ctime: time(raw.stx_ctime),
-        is_mount: raw.stx_attributes & STATX_ATTR_MOUNT_ROOT != 0,
     })
 }

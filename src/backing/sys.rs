@@ -307,24 +307,12 @@ pub fn statvfs(fd: BorrowedFd<'_>) -> io::Result<VfsStat> {
 /// Whether a file system is one of those that live on this machine.
 pub fn is_local(fd: BorrowedFd<'_>) -> io::Result<bool> {
     const LOCAL: [i64; 6] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0x794c_7630, 0x2FC1_2FC1];
-    Ok(LOCAL.contains(&kind_of(fd)?))
-}
-
-/// Whether every change in a directory of this file system is made by the kernel of this machine, in this very file system, and
-/// reported: ext2 to ext4, xfs, btrfs, tmpfs, ramfs, f2fs, zfs, bcachefs. Not so overlayfs, whose layers can be changed.
-pub fn reports_changes(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    const REPORTING: [i64; 8] =
-        [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0x8584_58F6, 0xF2F5_2010, 0x2FC1_2FC1, 0xCA45_1A4E];
-    Ok(REPORTING.contains(&(kind_of(fd)? & 0xFFFF_FFFF)))
-}
-
-/// `f_type` of the file system.
-fn kind_of(fd: BorrowedFd<'_>) -> io::Result<i64> {
     let mut raw = MaybeUninit::<libc::statfs64>::zeroed();
     // SAFETY: the buffer has the size of the struct.
     check(unsafe { libc::fstatfs64(fd.as_raw_fd(), raw.as_mut_ptr()) })?;
     // SAFETY: a struct of integers that was zeroed, and the call succeeded.
-    Ok(unsafe { raw.assume_init() }.f_type)
+    let raw = unsafe { raw.assume_init() };
+    Ok(LOCAL.contains(&raw.f_type))
 }
 
 /// The next raw entries of a directory stream (`linux_dirent64`), and how many bytes of them; 0 at the end.

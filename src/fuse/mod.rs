@@ -90,8 +90,6 @@ impl Mount {
             publisher.set_hook(Box::new(move |published| shown.forget(published, || forget_names(&device))));
             let device = File::from(session.as_fd().try_clone_to_owned()?);
             vfs.set_forget_names(Box::new(move || forget_names(&device)));
-            let device = File::from(session.as_fd().try_clone_to_owned()?);
-            vfs.set_forget_attributes(Box::new(move |ino| forget_attributes(&device, ino)));
         }
         Ok(Self { _session: ManuallyDrop::new(session.spawn()?), ended, mountpoint, device })
     }
@@ -164,38 +162,20 @@ fn config(options: &MountOptions, below: u64) -> Config {
 
 /// Tells the kernel to ask again for every name that it keeps (`FUSE_NOTIFY_INC_EPOCH`, Linux 6.16). It takes no lock of the
 /// kernel that a request could hold, so it may be sent from anywhere.
-fn forget_names(device: &File) {
+fn forget_names(mut device: &File) {
     const INC_EPOCH: i32 = 8;
-    if let Err(error) = notify(device, INC_EPOCH, &[]) {
+    /// Of `fuse_out_header`: length, code, and no request that this answers.
+    const LENGTH: u32 = 16;
+    let mut message = [0; 16];
+    let (length, rest) = message.split_at_mut(4);
+    length.copy_from_slice(&LENGTH.to_ne_bytes());
+    if let Some(code) = rest.get_mut(..4) {
+        code.copy_from_slice(&INC_EPOCH.to_ne_bytes());
+    }
+    // One write is one message.
+    if let Err(error) = device.write_all(&message) {
         log::debug!("the kernel was not told of new names: {error}");
     }
-}
-
-/// Tells the kernel to ask again for the attributes of a node (`FUSE_NOTIFY_INVAL_INODE`), without its data: that waits for no
-/// request. False if it does not know the node.
-fn forget_attributes(device: &File, ino: vfs::Ino) -> bool {
-    const INVAL_INODE: i32 = 2;
-    const ATTRIBUTES_ALONE: i64 = -1;
-    let mut payload = [0; 24];
-    let numbers = [ino.to_ne_bytes(), ATTRIBUTES_ALONE.to_ne_bytes()];
-    for (place, number) in payload.chunks_exact_mut(8).zip(numbers) {
-        place.copy_from_slice(&number);
-    }
-    match notify(device, INVAL_INODE, &payload) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
-        Err(error) => log::debug!("the kernel was not told of new attributes: {error}"),
-        Ok(()) => {}
-    }
-    true
-}
-
-/// Sends the kernel a message that it has not asked for: a `fuse_out_header` of length, code and no request, and what follows it.
-fn notify(mut device: &File, code: i32, payload: &[u8]) -> io::Result<()> {
-    const HEADER: u32 = 16;
-    let length = HEADER.saturating_add(u32::try_from(payload.len()).map_err(io::Error::other)?);
-    let message = [&length.to_ne_bytes()[..], &code.to_ne_bytes(), &[0; 8], payload].concat();
-    // One write is one message.
-    device.write_all(&message)
 }
 
 fn is_root() -> bool {

@@ -332,15 +332,11 @@ impl Filesystem for Server {
         reply: ReplyCreate,
     ) {
         let (backings, vfs) = (Arc::clone(&self.backings), Arc::clone(&self.vfs));
-        let negotiated = Arc::clone(&self.negotiated);
         let done = Box::new(move |result: Result<(vfs::Entry, vfs::Opened), Error>| {
             let (entry, opened) = match result {
                 Ok(result) => result,
                 Err(error) => return reply.error(errno(&error)),
             };
-            if opened.stale_attr {
-                refresh_attr(&negotiated, entry.attr.ino);
-            }
             let (ttl, attr, fh) =
                 (entry.attr_ttl.min(entry.entry_ttl), file_attr(&entry.attr), FileHandle(opened.fh));
             let backing = opened.backing.as_ref();

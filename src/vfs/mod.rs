@@ -77,11 +77,6 @@ impl Vfs {
     pub fn set_forget_names(&self, forget: Box<dyn Fn() + Send + Sync>) {
         self.tree.contents.set_forget_names(content::ForgetNames(forget));
     }
-    /// How the kernel is told to ask again for the attributes of a node, and tells whether it knows the node (false: not now); at most
-    /// once, after [`Self::set_forget_names`]. Both must wait for no request.
-    pub fn set_forget_attributes(&self, forget: Box<dyn Fn(Ino) -> bool + Send + Sync>) {
-        self.tree.contents.begin_to_watch(content::ForgetAttributes(forget));
-    }
     /// The kernel does not serve data from backing files after all.
     pub fn passthrough_refused(&self) {
         self.tree.contents.set_passthrough(false);

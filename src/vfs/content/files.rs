@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 use super::handles::{Fresh, OpenDirectory, OpenFile};
 use super::nodes::{Closing, FileId, Place, file_ino};
 use super::stream::{RawEntry, Stream};
-use super::watch::Seen;
 use super::{Contents, Root, attr_of, stale};
 use crate::backing::{self, Stat, component, credentials};
 use crate::vfs::{Attr, Caller, DirEntry, Entry, Error, Ino, Opened, ROOT, Result, Signature, Stale};
@@ -125,15 +124,13 @@ impl Contents {
         let fh = self.handles.insert_file(file);
         let mut table = self.table();
         table.opened(ino, fh, Arc::clone(&fd));
-        // From here on nothing of it is kept for long ([`Self::keep`]); if it is written to, nor what was kept before.
-        let kept = writable && table.get(ino).is_some_and(|node| node.kept);
         drop(table);
         Opened {
             fh,
             keep_cache: found.keep_cache,
             no_flush: self.backing.is_local() && is_seldom_locked(flags),
             backing: passthrough.then_some(fd),
-            stale_attr: found.stale_attr || kept,
+            stale_attr: found.stale_attr,
             ..Opened::default()
         }
     }
@@ -310,9 +307,7 @@ impl Contents {
         add: &mut dyn FnMut(&DirEntry, &Entry) -> bool,
     ) -> Result<()> {
         let directory = self.handles.directory(fh)?;
-        let seen = self.seen_to_list(&directory);
-        let listed = seen.as_ref().map(Seen::list);
-        let result = self.read_stream(&directory, cookie, &mut |fd, mut name| {
+        self.read_stream(&directory, cookie, &mut |fd, mut name| {
             if name.name == "." || name.name == ".." {
                 // The kernel takes nothing of these but the names.
                 let attr = Attr {
@@ -321,9 +316,7 @@ impl Contents {
                 };
                 return add(&name, &Entry { attr, entry_ttl: Duration::ZERO, attr_ttl: Duration::ZERO });
             }
-            let found = fd
-                .ok_or(Error::NotFound)
-                .and_then(|fd| self.enter(directory.ino, fd, &name.name, seen.as_ref()));
+            let found = fd.ok_or(Error::NotFound).and_then(|fd| self.enter(directory.ino, fd, &name.name));
             // A name that was removed in between is left out.
             let Ok(entry) = found else { return true };
             name.ino = entry.attr.ino;
@@ -333,31 +326,7 @@ impl Contents {
                 self.forget(entry.attr.ino, 1);
             }
             taken
-        });
-        if let (Some(listed), Some(watching)) = (listed, self.watching.get()) {
-            listed.answered(&watching.watches);
-            directory.set_listed(listed);
-        }
-        result
-    }
-
-    /// A directory that is watched, or is from now on, for a request that is about to list it with attributes.
-    fn seen_to_list(&self, directory: &OpenDirectory) -> Option<Seen> {
-        let watching = self.watching.get()?;
-        if self.table().is_shared(directory.ino) {
-            return None;
-        }
-        let fd = self.directory(directory.ino).ok()??;
-        watching.watch(directory.ino, fd.as_fd())
-    }
-
-    /// The kernel goes on, and has taken the names that it was shown before.
-    fn went_on(&self, directory: &OpenDirectory) {
-        if let Some(listed) = directory.take_listed()
-            && listed.has_changed()
-        {
-            self.forget_names();
-        }
+        })
     }
 
     fn read_stream(
@@ -367,7 +336,6 @@ impl Contents {
         add: &mut dyn FnMut(Option<BorrowedFd<'_>>, DirEntry) -> bool,
     ) -> Result<()> {
         self.answered(directory.ino, &directory.fresh);
-        self.went_on(directory);
         let (view, parent, dev) = {
             let table = self.table();
             let node = table.get(directory.ino).ok_or(Error::Stale)?;
@@ -398,7 +366,6 @@ impl Contents {
     pub fn releasedir(&self, fh: u64) {
         if let Some(directory) = self.handles.remove_directory(fh) {
             self.answered(directory.ino, &directory.fresh);
-            self.went_on(&directory);
         }
     }
 

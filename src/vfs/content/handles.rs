@@ -3,7 +3,6 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::stream::Stream;
-use super::watch::Listed;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use crate::vfs::{CONTENT_BIT, Error, Ino, Result, Signature};
@@ -48,24 +47,12 @@ pub(super) struct OpenDirectory {
     /// It has a descriptor only while it is read: too many are open.
     pub transient: bool,
     pub fresh: Fresh,
-    /// Names that the last reading has shown, if they are kept for long.
-    listed: Mutex<Option<Listed>>,
     stream: Mutex<Stream>,
 }
 
 impl OpenDirectory {
     pub fn new(ino: Ino, stream: Stream, transient: bool, fresh: Fresh) -> Self {
-        Self { ino, transient, fresh, listed: Mutex::default(), stream: Mutex::new(stream) }
-    }
-
-    /// Names were shown that are kept for long.
-    pub fn set_listed(&self, listed: Listed) {
-        *self.listed.lock().unwrap_or_else(PoisonError::into_inner) = Some(listed);
-    }
-
-    /// Those that were shown last, once.
-    pub fn take_listed(&self) -> Option<Listed> {
-        self.listed.lock().unwrap_or_else(PoisonError::into_inner).take()
+        Self { ino, transient, fresh, stream: Mutex::new(stream) }
     }
 
     /// The stream; one call at a time. Nothing else is locked by who holds it but the table, for moments.
@@ -132,16 +119,6 @@ impl Handles {
     pub fn insert_directory(&self, directory: OpenDirectory) -> u64 {
         self.directories.fetch_add(1, Ordering::Relaxed);
         self.insert(Handle::Directory(Arc::new(directory)))
-    }
-
-    /// The nodes of open files.
-    pub fn files(&self) -> Vec<Ino> {
-        let slab = self.slab.read().unwrap_or_else(PoisonError::into_inner);
-        let node = |handle: &Handle| match handle {
-            Handle::File(file) => Some(file.ino),
-            Handle::Directory(_) => None,
-        };
-        slab.handles.iter().flatten().filter_map(node).collect()
     }
 
     pub fn file(&self, fh: u64) -> Result<Arc<OpenFile>> {

@@ -2,8 +2,7 @@
 //!
 //! Directories have one node for each path they are found by ([`Root`]); other files have one node, shared by all paths.
 //!
-//! Locks, in this order, none held across I/O but a stream's own: a stream, the table of nodes, the slab of handles. What is watched
-//! has one that is held by itself.
+//! Locks, in this order, none held across I/O but a stream's own: a stream, the table of nodes, the slab of handles.
 
 mod attrs;
 mod files;
@@ -11,8 +10,6 @@ mod handles;
 mod names;
 mod nodes;
 mod stream;
-mod tell;
-mod watch;
 
 use std::collections::HashMap;
 use std::ffi::{CString, OsStr};
@@ -21,10 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use self::handles::Handles;
-use self::nodes::{Closing, FileId, Node, Place, Start, Step, Table, Way, entry_of};
-pub use self::tell::ForgetAttributes;
-use self::tell::Watching;
-use self::watch::{LONG, Seen};
+use self::nodes::{Closing, FileId, Place, Start, Step, Table, Way, entry_of};
 use super::{Attr, Caller, Entry, Error, Ino, Result, Signature, StatFs, Time};
 pub use crate::backing::credentials::without_privileges;
 use crate::backing::credentials::{self, Impersonation, Umask};
@@ -49,7 +43,6 @@ pub enum Root {
 
 /// How contents behave.
 #[derive(Debug, Clone, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 pub struct Options {
     /// Take on the callers' credentials: the daemon is root and other users use the mount.
     pub impersonate: bool,
@@ -59,8 +52,6 @@ pub struct Options {
     pub read_only: bool,
     /// How long the kernel may keep names and attributes.
     pub ttl: Duration,
-    /// It may keep them for longer where they are watched.
-    pub watch: bool,
 }
 
 /// The nodes and handles of contents. Ids and handles have [`super::CONTENT_BIT`] set.
@@ -76,7 +67,6 @@ pub struct Contents {
     /// So many directory streams keep a descriptor.
     streams: usize,
     forget_names: OnceLock<ForgetNames>,
-    watching: OnceLock<Watching>,
 }
 
 /// Makes the kernel ask again for every name that it keeps. Takes no lock that a request holds.
@@ -109,7 +99,6 @@ impl Contents {
             locked: Mutex::default(),
             streams: backing::descriptor_limit() / 4,
             forget_names: OnceLock::new(),
-            watching: OnceLock::new(),
         }
     }
 
@@ -145,35 +134,17 @@ impl Contents {
         let stat = self.stat_root(&root)?;
         let found = stat.map_or_else(|| self.stat_missing(), Ok)?;
         let mut closing = Closing::new();
-        let (entry, forget) = {
+        let (entry, newly_shared) = {
             let mut table = self.table();
             let before = table.roots_of(&root);
-            let (ino, is_other) = table.enter_root(root, stat.as_ref().map(FileId::of), &mut closing);
-            // If it is newly seen through two paths, names below are not kept from now on, because they may change through the other
-            // one: nor those of before. Nor those of another directory, which may be kept for long.
-            (self.entry(&mut table, ino, &found), is_other || before == 1 && table.is_shared(ino))
+            let ino = table.enter_root(root, stat.as_ref().map(FileId::of), &mut closing);
+            (self.entry(&mut table, ino, &found), before == 1 && table.is_shared(ino))
         };
-        if forget {
-            self.forget_names();
-        }
-        Ok(entry)
-    }
-
-    fn forget_names(&self) {
-        if let Some(forget) = self.forget_names.get() {
+        if newly_shared && let Some(forget) = self.forget_names.get() {
+            // From now on names below are not kept, because they may change through the other path: nor those of before.
             (forget.0)();
         }
-    }
-
-    /// A directory that is watched, or is to be from now on if a name was found there often enough, for a request that is about to
-    /// look into it.
-    fn seen(&self, ino: Ino, directory: BorrowedFd<'_>) -> Option<Seen> {
-        let watching = self.watching.get()?;
-        watching.watches.seen(ino).or_else(|| {
-            (watching.watches.found(ino) && !self.table().is_shared(ino))
-                .then(|| watching.watch(ino, directory))
-                .flatten()
-        })
+        Ok(entry)
     }
 
     /// If the node is an entry's own directory: which.
@@ -201,8 +172,7 @@ impl Contents {
     /// As [`super::Vfs::lookup`]; so are the others below.
     pub fn lookup(&self, _caller: &Caller, parent: Ino, name: &OsStr) -> Result<Entry> {
         let directory = self.directory(parent)?.ok_or(Error::NotFound)?;
-        let seen = self.seen(parent, directory.as_fd());
-        self.enter(parent, directory.as_fd(), name, seen.as_ref())
+        self.enter(parent, directory.as_fd(), name)
     }
 
     /// How long the kernel may keep it that a name is not in this directory.
@@ -224,27 +194,11 @@ impl Contents {
 
     /// Attributes.
     pub fn getattr(&self, ino: Ino, fh: Option<u64>) -> Result<(Attr, Duration)> {
-        let (stat, seen) = match fh.and_then(|fh| self.handles.file(fh).ok()) {
-            Some(file) => (backing::stat(file.as_fd())?, None),
+        let stat = match fh.and_then(|fh| self.handles.file(fh).ok()) {
+            Some(file) => backing::stat(file.as_fd())?,
             None => self.stat_node(ino)?,
         };
-        let mut table = self.table();
-        let (attr, ttl) = self.attributes(&mut table, ino, &stat);
-        let keep = seen.is_some_and(|seen| Self::keep(&mut table, ino, &stat, &seen));
-        Ok((attr, if keep { LONG } else { ttl }))
-    }
-
-    /// Whether the kernel may keep a file that was found in a watched directory for long. Not while it is open: it may be mapped, and
-    /// nobody tells of what is written there.
-    fn keep(table: &mut Table, ino: Ino, stat: &Stat, seen: &Seen) -> bool {
-        // Behind the node of an entry there may be another directory by now.
-        let is_watched = table.get(seen.directory()).and_then(Node::file) == Some(seen.file());
-        let Some(node) = table.get_mut(ino).filter(|node| is_watched && !node.is_open()) else {
-            return false;
-        };
-        // Before it is looked whether there was a change.
-        node.kept = true;
-        seen.keep(stat)
+        Ok(self.attributes(&mut self.table(), ino, &stat))
     }
 
     /// Target of a symbolic link.
@@ -318,8 +272,7 @@ impl Contents {
         Ok(Stat { nlink: 2, size: 0, blocks: 0, mode: libc::S_IFDIR | cache.mode & 0o777, ..cache })
     }
 
-    /// What a node looks like; if it was found by its name, with the watched directory.
-    fn stat_node(&self, ino: Ino) -> Result<(Stat, Option<Seen>)> {
+    fn stat_node(&self, ino: Ino) -> Result<Stat> {
         let (descriptor, place) = {
             let mut table = self.table();
             let descriptor = table.descriptor(ino);
@@ -327,23 +280,21 @@ impl Contents {
             (descriptor, (node.place.clone(), node.file(), node.kind))
         };
         if let Some(descriptor) = descriptor {
-            return Ok((backing::stat(descriptor.as_fd())?, None));
+            return Ok(backing::stat(descriptor.as_fd())?);
         }
-        let stat = match place {
+        match place {
             // Files are asked for by name: a descriptor for each would drive out those of directories.
             (Place::Below(parent, name), Some(file), kind) if kind != libc::S_IFDIR => {
                 let directory = self.directory(parent)?.ok_or(Error::Stale)?;
-                let seen = self.watching.get().and_then(|watching| watching.watches.seen(parent));
                 let stat = backing::stat_at(directory.as_fd(), &component(&name)?).map_err(stale)?;
-                return if FileId::of(&stat) == file { Ok((stat, seen)) } else { Err(Error::Stale) };
+                if FileId::of(&stat) == file { Ok(stat) } else { Err(Error::Stale) }
             }
-            (Place::Below(..), ..) => backing::stat(self.descriptor(ino)?.as_fd())?,
+            (Place::Below(..), ..) => Ok(backing::stat(self.descriptor(ino)?.as_fd())?),
             (Place::Root(_), ..) => match self.directory(ino)? {
-                Some(directory) => backing::stat(directory.as_fd())?,
-                None => self.stat_missing()?,
+                Some(directory) => Ok(backing::stat(directory.as_fd())?),
+                None => self.stat_missing(),
             },
-        };
-        Ok((stat, None))
+        }
     }
 
     /// A descriptor of a node, good for everything but data.
@@ -389,12 +340,9 @@ impl Contents {
         let file = FileId::of(&backing::stat(fd.as_fd())?);
         let mut closing = Closing::new();
         let mut table = self.table();
-        let is_other = table.set_root_file(ino, Some(file), &mut closing);
+        table.set_root_file(ino, Some(file), &mut closing);
         table.keep(ino, &fd, &mut closing);
         drop(table);
-        if is_other {
-            self.forget_names();
-        }
         Ok(Some(fd))
     }
 
@@ -408,27 +356,19 @@ impl Contents {
         Ok(fd)
     }
 
-    /// Looks a name up in a directory, which is watched if it was seen so before.
-    fn enter(
-        &self,
-        parent: Ino,
-        directory: BorrowedFd<'_>,
-        name: &OsStr,
-        seen: Option<&Seen>,
-    ) -> Result<Entry> {
+    /// Looks a name up in a directory.
+    fn enter(&self, parent: Ino, directory: BorrowedFd<'_>, name: &OsStr) -> Result<Entry> {
         let stat = backing::stat_at(directory, &component(name)?)?;
-        self.enter_stat(parent, name, &stat, seen)
+        self.enter_stat(parent, name, &stat)
     }
 
-    fn enter_stat(&self, parent: Ino, name: &OsStr, stat: &Stat, seen: Option<&Seen>) -> Result<Entry> {
+    fn enter_stat(&self, parent: Ino, name: &OsStr, stat: &Stat) -> Result<Entry> {
         let mut closing = Closing::new();
         let mut table = self.table();
         let ino = table.enter(parent, name, stat, &mut closing).ok_or(Error::Stale)?;
         let mut entry = self.entry(&mut table, ino, stat);
         if table.is_shared(parent) {
             entry.entry_ttl = Duration::ZERO;
-        } else if seen.is_some_and(|seen| Self::keep(&mut table, ino, stat, seen)) {
-            (entry.entry_ttl, entry.attr_ttl) = (LONG, LONG);
         }
         Ok(entry)
     }

@@ -63,7 +63,7 @@ impl Contents {
             let _caller = self.act_as(caller, umask)?;
             make(directory.as_fd(), &c_name)?;
         }
-        self.enter(parent, directory.as_fd(), name, None)
+        self.enter(parent, directory.as_fd(), name)
     }
 
     /// Makes and opens a file.
@@ -89,7 +89,7 @@ impl Contents {
         if !stat.is_file() {
             return Err(Error::Exists);
         }
-        let entry = self.enter_stat(parent, name, &stat, None)?;
+        let entry = self.enter_stat(parent, name, &stat)?;
         let opened = self.add_file(entry.attr.ino, fd, flags | libc::O_CREAT, &stat);
         Ok((entry, opened))
     }

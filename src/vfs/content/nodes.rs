@@ -89,8 +89,6 @@ pub(super) struct Node {
     pub place: Place,
     /// Its entry was deleted or moved away.
     pub gone: bool,
-    /// The kernel was once told that it may keep its attributes for long.
-    pub kept: bool,
     /// What the kernel counts.
     lookups: u64,
     /// Nodes whose place is below this one.
@@ -293,18 +291,18 @@ impl Table {
         Some(ino)
     }
 
-    /// The node of an entry's own directory; its lookup count is raised by one. Tells too whether it is another one than before.
-    pub fn enter_root(&mut self, root: Root, file: Option<FileId>, closing: &mut Closing) -> (Ino, bool) {
+    /// The node of an entry's own directory; its lookup count is raised by one.
+    pub fn enter_root(&mut self, root: Root, file: Option<FileId>, closing: &mut Closing) -> Ino {
         let view = view_of(&root);
         let id = entry_of(&root).clone();
         let key = Key::Root(view, id.clone());
         match self.slot_of(&key) {
             Ok(ino) => {
-                let is_other = self.set_root_file(ino, file, closing);
+                self.set_root_file(ino, file, closing);
                 if let Some(node) = self.nodes.get_mut(&ino) {
                     node.lookups += 1;
                 }
-                (ino, is_other)
+                ino
             }
             Err(ino) => {
                 if ino != usual_root(&id) {
@@ -313,30 +311,19 @@ impl Table {
                 let mut node = Node::new(key, file, libc::S_IFDIR, view, ino, Place::Root(root));
                 node.lookups = 1;
                 self.nodes.insert(ino, node);
-                (ino, false)
+                ino
             }
         }
     }
 
-    /// An entry's directory was made, or is another one than before, which it tells.
-    pub fn set_root_file(&mut self, ino: Ino, file: Option<FileId>, closing: &mut Closing) -> bool {
-        let Some(node) = self.nodes.get_mut(&ino).filter(|node| node.root_file != file) else { return false };
-        let is_other = node.root_file.is_some();
+    /// An entry's directory was made, or is another one than before.
+    pub fn set_root_file(&mut self, ino: Ino, file: Option<FileId>, closing: &mut Closing) {
+        let Some(node) = self.nodes.get_mut(&ino).filter(|node| node.root_file != file) else { return };
         node.root_file = file;
         node.opened = None;
         if let Some(slot) = node.slot.take() {
             closing.extend(self.take_slot(place(slot)));
         }
-        is_other
-    }
-
-    /// The nodes whose attributes the kernel may keep for long; those in one directory, or all.
-    pub fn kept(&self, directory: Option<Ino>) -> Vec<Ino> {
-        let nodes = self.nodes.iter().filter(|(_, node)| node.kept);
-        nodes
-            .filter(|(_, node)| directory.is_none_or(|ino| node.is_below(ino)))
-            .map(|(&ino, _)| ino)
-            .collect()
     }
 
     /// Whether many nodes have gone since this was last asked.
@@ -634,13 +621,7 @@ impl Node {
         }
     }
 
-    /// Whether it was last found in this directory.
-    pub fn is_below(&self, directory: Ino) -> bool {
-        matches!(self.place, Place::Below(parent, _) if parent == directory)
-    }
-
-    /// Whether it is open.
-    pub fn is_open(&self) -> bool {
+    fn is_open(&self) -> bool {
         self.own.as_ref().is_some_and(|own| !own.opens.is_empty())
     }
 
@@ -661,7 +642,6 @@ impl Node {
             root,
             place,
             gone: false,
-            kept: false,
             lookups: 0,
             children: 0,
             own: None,

@@ -54,7 +54,7 @@ const SHORT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Tree {
     cache: Arc<Cache>,
-    pub contents: Arc<Contents>,
+    pub contents: Contents,
     pub locks: Locks,
     options: Options,
     epochs: AtomicBool,
@@ -114,12 +114,11 @@ impl Tree {
                 passthrough: options.passthrough,
                 read_only: options.read_only,
                 ttl: options.attr_timeout.unwrap_or(SHORT),
-                watch: options.attr_timeout.is_none(),
             },
         );
         Ok(Self {
             cache,
-            contents: Arc::new(contents),
+            contents,
             locks: Locks::default(),
             epochs: AtomicBool::new(options.epochs),
             shown: Arc::default(),

@@ -64,7 +64,6 @@ Below every directory that lists entries, by name: by-attr/ where/ sort/ table.c
             ("trouble", status.trouble.map_or(Value::Null, string)),
             ("nodes", count(self.table.len())),
             ("content_nodes", count(self.contents.nodes())),
-            ("watched_directories", count(self.contents.watched())),
             ("handles", count(self.handles.len())),
             ("passthrough", Value::Bool(self.contents.passthrough())),
             ("locks_held", count(held)),
