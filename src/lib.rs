@@ -20,6 +20,7 @@
 //!             └─ store         log, lock, recovery, compaction, following; knows no index
 //! query   lexer, parser, expression tree          value   JSON values, text forms
 //! name    checked names, escaping                 record  one line of the log, edits (all four pure)
+//! processors  which thread runs where
 //! sync    where store, cache and vfs have their locks and threads from, so that tests can explore schedules
 //! ```
 //!
@@ -34,6 +35,7 @@ pub mod cli;
 pub mod fuse;
 pub mod index;
 pub mod name;
+mod processors;
 pub mod query;
 pub mod record;
 pub mod store;

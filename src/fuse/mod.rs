@@ -1,5 +1,6 @@
 //! The only user of `fuser`: decode, call [`crate::vfs`], map the error, reply.
 
+mod beside;
 mod convert;
 mod passthrough;
 mod server;
@@ -50,7 +51,7 @@ pub struct Mount {
     device: OwnedFd,
 }
 
-/// Threads that read requests. One answers a single client soonest, four with channels of their own the most clients.
+/// Threads that read requests. Four, with channels of their own, answer the most clients; for a single one see [`beside`].
 const THREADS: usize = 4;
 
 impl Mount {

@@ -17,8 +17,10 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use super::beside::{Beside, Turn};
 use super::convert::{caller, errno, file_attr, file_type, lock_errno, lock_kind, open_flags, set_time};
 use super::passthrough::Backings;
+use crate::processors;
 use crate::vfs::{self, Error, LockRequest, SetAttr, Stale, Vfs};
 
 /// Node ids are never reused for something else, so there is one generation.
@@ -26,6 +28,8 @@ const GENERATION: Generation = Generation(0);
 /// The protocol's minor version that has `FUSE_NOTIFY_INC_EPOCH`.
 const EPOCH_MINOR: u32 = 44;
 const MAX_WRITE: u32 = 1 << 20;
+/// From so many bytes on, other threads had better read ahead or write while the program goes on.
+const MUCH_DATA: u32 = 64 << 10;
 
 /// What turned out when the kernel and the daemon met, shared with the mount.
 #[derive(Debug, Default)]
@@ -50,6 +54,7 @@ pub(super) struct Server {
     vfs: Arc<Vfs>,
     backings: Arc<Backings>,
     negotiated: Arc<Negotiated>,
+    beside: Arc<Beside>,
     /// Dropped with the server: tells that the session has ended.
     _alive: Sender<()>,
 }
@@ -57,7 +62,7 @@ pub(super) struct Server {
 impl Server {
     pub fn new(vfs: Arc<Vfs>, passthrough: bool, alive: Sender<()>) -> Self {
         let backings = Arc::new(Backings::new(passthrough));
-        Self { vfs, backings, negotiated: Arc::default(), _alive: alive }
+        Self { vfs, backings, negotiated: Arc::default(), beside: Arc::new(Beside::new()), _alive: alive }
     }
 
     pub fn backings(&self) -> Arc<Backings> {
@@ -66,6 +71,10 @@ impl Server {
 
     pub fn negotiated(&self) -> Arc<Negotiated> {
         Arc::clone(&self.negotiated)
+    }
+
+    fn turn_with_data(&self, request: &Request, size: u32) -> Turn<'_> {
+        self.beside.turn(if size < MUCH_DATA { request.pid() } else { 0 })
     }
 
     fn entry_done(reply: ReplyEntry) -> vfs::Done<vfs::Entry> {
@@ -100,6 +109,7 @@ fn refresh_attr(negotiated: &Negotiated, ino: u64) {
 fn forget_data(vfs: Arc<Vfs>, negotiated: Arc<Negotiated>, ino: INodeNo, stale: Stale, reply: ReplyEmpty) {
     // Without a thread, the reply is dropped, which is EIO: the program would read what is old.
     let forget = move || {
+        processors::release(processors::this_thread());
         let forgotten = negotiated.notifier.get().map(|notifier| notifier.inval_inode(ino, 0, 0));
         match (forgotten, stale.seen) {
             (Some(Ok(())), Some(seen)) => vfs.forgotten(ino.0, seen),
@@ -190,6 +200,7 @@ impl Filesystem for Server {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _turn = self.beside.turn(request.pid());
         let result = self.vfs.lookup(&caller(request), parent.0, name);
         if matches!(&result, Err(error) if error.errno() == libc::ENOENT) {
             let ttl = self.vfs.absence_ttl(parent.0);
@@ -202,10 +213,12 @@ impl Filesystem for Server {
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
+        let _turn = self.beside.turn_aside();
         self.vfs.forget(ino.0, count);
     }
 
-    fn getattr(&self, _request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        let _turn = self.beside.turn(request.pid());
         match self.vfs.getattr(ino.0, fh.map(|fh| fh.0)) {
             Ok((attr, ttl)) => reply.attr(&ttl, &file_attr(&attr)),
             Err(error) => reply.error(errno(&error)),
@@ -230,6 +243,7 @@ impl Filesystem for Server {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let _turn = self.beside.turn(request.pid());
         let set = SetAttr { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
         let done = Box::new(move |result| match result {
             Ok((attr, ttl)) => reply.attr(&ttl, &file_attr(&attr)),
@@ -238,7 +252,8 @@ impl Filesystem for Server {
         self.vfs.setattr(&caller(request), ino.0, &set, fh.map(|fh| fh.0), done);
     }
 
-    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+    fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
+        let _turn = self.beside.turn(request.pid());
         match self.vfs.readlink(ino.0) {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(errno(&error)),
@@ -255,6 +270,7 @@ impl Filesystem for Server {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        let _turn = self.beside.turn(request.pid());
         self.vfs.mknod(&caller(request), parent.0, name, mode, umask, rdev, Self::entry_done(reply));
     }
 
@@ -267,18 +283,22 @@ impl Filesystem for Server {
         umask: u32,
         reply: ReplyEntry,
     ) {
+        let _turn = self.beside.turn(request.pid());
         self.vfs.mkdir(&caller(request), parent.0, name, mode, umask, Self::entry_done(reply));
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.beside.turn(request.pid());
         self.vfs.unlink(&caller(request), parent.0, name, Self::empty_done(reply));
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.beside.turn(request.pid());
         self.vfs.rmdir(&caller(request), parent.0, name, Self::empty_done(reply));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let _turn = self.beside.turn(request.pid());
         self.vfs.symlink(&caller(request), parent.0, name, target.as_os_str(), Self::entry_done(reply));
     }
 
@@ -292,15 +312,18 @@ impl Filesystem for Server {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.beside.turn(request.pid());
         let (from, to) = ((parent.0, name), (new_parent.0, new_name));
         self.vfs.rename(&caller(request), from, to, flags.bits(), Self::empty_done(reply));
     }
 
     fn link(&self, request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _turn = self.beside.turn(request.pid());
         Self::entry_done(reply)(self.vfs.link(&caller(request), ino.0, parent.0, name));
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let _turn = self.beside.turn(request.pid());
         let opened = match self.vfs.open(&caller(request), ino.0, flags.0) {
             Ok(opened) => opened,
             Err(error) => return reply.error(errno(&error)),
@@ -331,6 +354,7 @@ impl Filesystem for Server {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        let _turn = self.beside.turn(request.pid());
         let (backings, vfs) = (Arc::clone(&self.backings), Arc::clone(&self.vfs));
         let done = Box::new(move |result: Result<(vfs::Entry, vfs::Opened), Error>| {
             let (entry, opened) = match result {
@@ -357,7 +381,7 @@ impl Filesystem for Server {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -366,6 +390,7 @@ impl Filesystem for Server {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let _turn = self.turn_with_data(request, size);
         match self.vfs.read(fh.0, offset, size) {
             Ok(data) => reply.data(&data),
             Err(error) => reply.error(errno(&error)),
@@ -374,7 +399,7 @@ impl Filesystem for Server {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -384,6 +409,7 @@ impl Filesystem for Server {
         lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let _turn = self.turn_with_data(request, u32::try_from(data.len()).unwrap_or(u32::MAX));
         let kill_suid = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         match self.vfs.write(fh.0, offset, data, lock_owner.map(|owner| owner.0), kill_suid) {
             Ok(written) => reply.written(written),
@@ -399,6 +425,7 @@ impl Filesystem for Server {
         lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.beside.turn(request.pid());
         self.vfs.flush(ino.0, fh.0, lock_owner.0, request.pid(), Self::empty_done(reply));
     }
 
@@ -412,6 +439,7 @@ impl Filesystem for Server {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.beside.turn_aside();
         self.backings.released(ino.0);
         self.vfs.release(ino.0, fh.0);
         reply.ok();
@@ -429,6 +457,7 @@ impl Filesystem for Server {
         pid: u32,
         reply: ReplyLock,
     ) {
+        let _turn = self.beside.turn(request.pid());
         let asked = lock_request(request, ino, fh, owner, vfs::Range { start, end }, kind, pid);
         match asked.and_then(|asked| self.vfs.find_lock(asked)) {
             Ok(Some(held)) => {
@@ -452,6 +481,7 @@ impl Filesystem for Server {
         sleep: bool,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.beside.turn(request.pid());
         let asked = match lock_request(request, ino, fh, owner, vfs::Range { start, end }, kind, pid) {
             Ok(asked) => asked,
             Err(error) => return reply.error(lock_errno(&error)),
@@ -470,11 +500,13 @@ impl Filesystem for Server {
         self.vfs.set_lock(asked, sleep, done);
     }
 
-    fn fsync(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+    fn fsync(&self, request: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        let _turn = self.beside.turn(request.pid());
         self.vfs.fsync(fh.0, datasync, Self::empty_done(reply));
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let _turn = self.beside.turn(request.pid());
         match self.vfs.opendir(&caller(request), ino.0) {
             Ok(opened) => reply.opened(FileHandle(opened.fh), open_flags(&opened, false)),
             Err(error) => reply.error(errno(&error)),
@@ -483,12 +515,13 @@ impl Filesystem for Server {
 
     fn readdir(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
+        let _turn = self.beside.turn(request.pid());
         let result = self.vfs.readdir(fh.0, offset, &mut |entry| {
             !reply.add(INodeNo(entry.ino), entry.cookie, file_type(entry.kind), &entry.name)
         });
@@ -506,6 +539,7 @@ impl Filesystem for Server {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let _turn = self.beside.turn(request.pid());
         let result = self.vfs.readdirplus(&caller(request), fh.0, offset, &mut |name, entry| {
             let ttl = entry.attr_ttl.min(entry.entry_ttl);
             !reply.add(
@@ -531,15 +565,18 @@ impl Filesystem for Server {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.beside.turn_aside();
         self.vfs.releasedir(fh.0);
         reply.ok();
     }
 
-    fn fsyncdir(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+    fn fsyncdir(&self, request: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        let _turn = self.beside.turn(request.pid());
         self.vfs.fsyncdir(fh.0, datasync, Self::empty_done(reply));
     }
 
-    fn statfs(&self, _request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        let _turn = self.beside.turn(request.pid());
         match self.vfs.statfs(ino.0) {
             Ok(s) => {
                 reply.statfs(s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.bsize, s.namelen, s.frsize);
@@ -558,26 +595,30 @@ impl Filesystem for Server {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.beside.turn(request.pid());
         self.vfs.setxattr(&caller(request), ino.0, name, value, flags, Self::empty_done(reply));
     }
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let _turn = self.beside.turn(request.pid());
         let result = self.vfs.getxattr(&caller(request), ino.0, name);
         let result = result.map_err(|error| without_label(name, without_acl(name, error)));
         xattr_reply(result, size, reply);
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let _turn = self.beside.turn(request.pid());
         xattr_reply(self.vfs.listxattr(&caller(request), ino.0), size, reply);
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.beside.turn(request.pid());
         self.vfs.removexattr(&caller(request), ino.0, name, Self::empty_done(reply));
     }
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -585,18 +626,20 @@ impl Filesystem for Server {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.beside.turn(request.pid());
         Self::empty_done(reply)(self.vfs.fallocate(fh.0, offset, length, mode));
     }
 
     fn lseek(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
+        let _turn = self.beside.turn(request.pid());
         match self.vfs.lseek(fh.0, offset, whence) {
             Ok(offset) => reply.offset(offset),
             Err(error) => reply.error(errno(&error)),
@@ -605,7 +648,7 @@ impl Filesystem for Server {
 
     fn copy_file_range(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
@@ -616,6 +659,7 @@ impl Filesystem for Server {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let _turn = self.beside.turn(request.pid());
         match self.vfs.copy_file_range((fh_in.0, offset_in), (fh_out.0, offset_out), length) {
             Ok(copied) => reply.written(copied),
             Err(error) => reply.error(errno(&error)),
@@ -624,7 +668,7 @@ impl Filesystem for Server {
 
     fn ioctl(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         _fh: FileHandle,
         _flags: IoctlFlags,
@@ -633,6 +677,7 @@ impl Filesystem for Server {
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
+        let _turn = self.beside.turn(request.pid());
         reply.error(fuser::Errno::ENOTTY);
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::fence::Taken;
 use super::{LOCK, NO_LOCK_FILE, Store, StoreError, TRIES, hold, sys};
+use crate::processors;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, MutexGuard, mpsc, thread};
 
@@ -132,6 +133,7 @@ impl Store {
         thread::Builder::new()
             .name("cachedirfs-lock".to_owned())
             .spawn(move || {
+                processors::release(processors::this_thread());
                 // If nobody waits any more, dropping the last reference closes the file, and that unlocks it.
                 let _ = sender.send(sys::retry(|| sys.lock(&waiting)));
             })

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::backing;
+use crate::{backing, processors};
 
 /// So many may wait at once; who comes later is refused (ENOLCK).
 pub(super) const MOST: usize = 1000;
@@ -159,6 +159,10 @@ fn watch(shared: &Mutex<State>) {
 }
 
 fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let body = || {
+        processors::release(processors::this_thread());
+        body();
+    };
     std::thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(body).map(drop)
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Tree, now};
 use crate::cache::{CacheError, Records};
+use crate::processors;
 use crate::record::parse_record;
 use crate::vfs::Result;
 use crate::view::table::{Csv, jsonl_row};
@@ -72,11 +73,16 @@ fn table(csv: Option<&Csv>, header: Vec<u8>, records: &Records) -> std::result::
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS).min(pieces);
+    // The thread that answers may give way to others, and those that it starts, too.
+    let anywhere = || {
+        processors::release(processors::this_thread());
+        work();
+    };
     std::thread::scope(|scope| {
         for _ in 1..threads {
             let builder = std::thread::Builder::new().name("cachedirfs-table".to_owned());
             // Without a thread more this one does it all.
-            if builder.spawn_scoped(scope, work).is_err() {
+            if builder.spawn_scoped(scope, anywhere).is_err() {
                 break;
             }
         }
