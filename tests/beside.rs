@@ -79,6 +79,18 @@ fn one_gives_way(mount: &Mount) -> bool {
     scheduled(mount.pid()).iter().any(|(_, policy)| policy == SCHED_IDLE)
 }
 
+/// Whether other programs have wanted all processors for a minute: then no thread gives way, and that there is none proves nothing.
+fn is_busy() -> bool {
+    let load = fs::read_to_string("/proc/loadavg").unwrap();
+    let load: f64 = load.split(' ').next().unwrap().parse().unwrap();
+    let processors = std::thread::available_parallelism().unwrap().get();
+    let busy = load > f64::from(u32::try_from(processors).unwrap()) + 1.5;
+    if busy {
+        eprintln!("not seen whether a thread gives way: the load of this machine is {load}");
+    }
+    busy
+}
+
 fn possible() -> bool {
     std::thread::available_parallelism().unwrap().get() > 1 && is_root()
 }
@@ -92,7 +104,10 @@ fn a_thread_gives_way_to_the_program_that_asks_and_is_as_usual_after_it() {
     assert_eq!(usual.len(), 1, "all threads alike: {usual:?}");
     let asker = Asker::new(mount.join(format!("entries/{id}")));
     if possible() {
-        poll("a thread that gives way", SOON, || one_gives_way(&mount).then_some(()));
+        let start = Instant::now();
+        poll("a thread that gives way", 2 * SOON, || {
+            (one_gives_way(&mount) || (start.elapsed() > SOON && is_busy())).then_some(())
+        });
     }
     poll("answers", SOON, || (asker.asked() > 20_000).then_some(()));
     assert_eq!(asker.end(), libc::ENOENT);
