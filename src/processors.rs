@@ -19,16 +19,13 @@ pub(crate) fn this_thread() -> ThreadId {
 struct Usual {
     /// Empty if there are more processors than the set can hold.
     processors: libc::cpu_set_t,
-    /// Whether a thread that gives way to all others can become what it was.
     may_give_way: bool,
 }
 
 fn usual() -> &'static Usual {
     static USUAL: OnceLock<Usual> = OnceLock::new();
     USUAL.get_or_init(|| {
-        let mut processors = no_processors();
-        // SAFETY: the set has the size that is told, and outlives the call.
-        unsafe { libc::sched_getaffinity(0, size_of_val(&processors), &raw mut processors) };
+        let processors = allowed();
         // Only some may: root, and whom RLIMIT_NICE lets. It is tried out by a thread of which nothing is expected after that.
         let tried = thread::spawn(|| {
             // SAFETY: has no memory to get wrong.
@@ -36,8 +33,18 @@ fn usual() -> &'static Usual {
             policy == libc::SCHED_OTHER
                 && set_policy(0, libc::SCHED_IDLE).and_then(|()| set_policy(0, libc::SCHED_OTHER)).is_ok()
         });
-        Usual { processors, may_give_way: tried.join().unwrap_or_default() }
+        // SAFETY: reads the set.
+        let several = unsafe { libc::CPU_COUNT(&processors) } > 1;
+        Usual { processors, may_give_way: tried.join().unwrap_or_default() && several }
     })
+}
+
+/// The processors on which the calling thread may run.
+fn allowed() -> libc::cpu_set_t {
+    let mut set = no_processors();
+    // SAFETY: the set has the size that is told, and outlives the call.
+    unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) };
+    set
 }
 
 fn no_processors() -> libc::cpu_set_t {
@@ -47,8 +54,7 @@ fn no_processors() -> libc::cpu_set_t {
 
 /// Whether [`give_way`] is of use: there is more than one processor, and threads can become again what they were.
 pub(crate) fn may_give_way() -> bool {
-    // SAFETY: reads the set.
-    usual().may_give_way && unsafe { libc::CPU_COUNT(&usual().processors) } > 1
+    usual().may_give_way
 }
 
 /// Has a thread of this process run on one processor only, and only if nobody else wants to run there, until [`release`]. So do
@@ -66,7 +72,15 @@ pub(crate) fn give_way(thread: ThreadId, processor: usize) -> io::Result<()> {
     set_policy(thread, libc::SCHED_IDLE)
 }
 
-/// Has a thread of this process run as usual. To be called first by threads that are started while a request is answered.
+/// What a thread does that is started while a request is answered: it runs as usual, whoever starts it.
+pub(crate) fn as_usual<T>(body: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    move || {
+        release(this_thread());
+        body()
+    }
+}
+
+/// Has a thread of this process run as usual.
 pub(crate) fn release(thread: ThreadId) {
     if !may_give_way() {
         return;
@@ -141,11 +155,8 @@ mod tests {
 
     /// Where the calling thread may run, and its policy.
     fn mine() -> (libc::cpu_set_t, i32) {
-        let mut set = no_processors();
-        // SAFETY: as in `usual`.
-        unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) };
         // SAFETY: has no memory to get wrong.
-        (set, unsafe { libc::sched_getscheduler(0) })
+        (allowed(), unsafe { libc::sched_getscheduler(0) })
     }
 
     #[test]

@@ -47,17 +47,18 @@ impl Asker {
 
     /// What came of it at last.
     fn end(mut self) -> i32 {
+        self.join().unwrap().unwrap()
+    }
+
+    fn join(&mut self) -> Option<std::thread::Result<i32>> {
         self.end.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap()
+        self.thread.take().map(JoinHandle::join)
     }
 }
 
 impl Drop for Asker {
     fn drop(&mut self) {
-        self.end.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        let _ = self.join();
     }
 }
 

@@ -143,8 +143,7 @@ pub fn thread_number() -> i32 {
             libc::sigaction(wake_signal(), &raw const action, std::ptr::null_mut());
         }
     });
-    // SAFETY: takes nothing and cannot fail.
-    unsafe { libc::gettid() }
+    crate::processors::this_thread()
 }
 
 /// Ends the system call in which a thread of this process waits. If it is in none yet, nothing comes of it.

@@ -111,13 +111,9 @@ pub(super) struct Beside {
     program: AtomicU32,
     /// Counts the times that a thread ran beside a program.
     time: AtomicU64,
-    state: Mutex<State>,
+    /// How long the next pause is.
+    pause: Mutex<Duration>,
     over: Condvar,
-}
-
-#[derive(Debug)]
-struct State {
-    pause: Duration,
 }
 
 impl Beside {
@@ -134,7 +130,7 @@ impl Beside {
             pause_ends: AtomicU64::new(0),
             program: AtomicU32::new(0),
             time: AtomicU64::new(0),
-            state: Mutex::new(State { pause: PAUSE }),
+            pause: Mutex::new(PAUSE),
             over: Condvar::new(),
         }
     }
@@ -142,6 +138,9 @@ impl Beside {
     /// The calling thread begins to answer a request of a thread, 0 if that is nobody's or takes long; it has answered it when what
     /// this gives is dropped.
     pub fn turn(self: &Arc<Self>, asker: u32) -> Turn<'_> {
+        if !self.possible {
+            return Turn { beside: None, counts: true };
+        }
         let waited = self.now().saturating_sub(self.last.load(Ordering::Relaxed));
         let others = self.inside.fetch_add(1, Ordering::Relaxed);
         let same = self.asker.swap(asker, Ordering::Relaxed) == asker;
@@ -157,12 +156,12 @@ impl Beside {
                 self.of_others.fetch_add(1, Ordering::Relaxed);
             }
         }
-        Turn { beside: self, counts: true }
+        Turn { beside: Some(self), counts: true }
     }
 
     /// The same for something for which nobody waits.
     pub fn turn_aside(self: &Arc<Self>) -> Turn<'_> {
-        Turn { beside: self, counts: false }
+        Turn { beside: self.possible.then_some(self), counts: false }
     }
 
     fn now(&self) -> u64 {
@@ -201,15 +200,15 @@ impl Beside {
     /// From now on the calling thread answers alone, beside a program.
     fn start(self: &Arc<Self>, program: u32) {
         self.run.store(0, Ordering::Relaxed);
-        if program == 0 || !self.possible {
+        if program == 0 {
             return;
         }
         if !processors::calm() {
-            return self.stop(self.state(), true);
+            return self.put_off(&mut self.lock());
         }
         // Not under the lock: this may wait for the program, which may wait for an answer.
         let seen = Seen::new(program).and_then(|seen| Ok((seen.processor()?, seen)));
-        let state = self.state();
+        let mut pause = self.lock();
         if self.program.load(Ordering::Relaxed) != 0 {
             return;
         }
@@ -217,7 +216,7 @@ impl Beside {
             Ok(seen) => seen,
             Err(error) => {
                 log::debug!("no thread runs beside {program}: {error}");
-                return self.stop(state, true);
+                return self.put_off(&mut pause);
             }
         };
         let time = self.time.load(Ordering::Relaxed) + 1;
@@ -225,30 +224,36 @@ impl Beside {
         ALONE.set(Some(Alone { time, program: seen, processor, sleeps, slept: 0, patience: 0 }));
         self.time.store(time, Ordering::Relaxed);
         self.program.store(program, Ordering::Release);
-        drop(state);
+        drop(pause);
         // First somebody who watches, who must not give way.
         let (this, thread) = (Arc::clone(self), processors::this_thread());
         let watch = move || {
             if let Some(in_vain) = this.watch(time) {
-                this.stop(this.state(), in_vain);
+                this.stop(in_vain);
             }
             processors::release(thread);
         };
         let watched = thread::Builder::new().name("beside".into()).stack_size(64 << 10).spawn(watch);
         if let Err(error) = watched.and_then(|_| processors::give_way(thread, processor)) {
             log::debug!("no thread runs beside {program}: {error}");
-            self.stop(self.state(), true);
+            self.stop(true);
             processors::release(thread);
         }
     }
 
+    /// Not tried again for a while.
+    fn put_off(&self, pause: &mut Duration) {
+        self.pause_ends.store(self.now() + nanos(*pause), Ordering::Relaxed);
+        *pause = MOST_PAUSE.min(*pause * 2);
+    }
+
     /// All threads answer again.
-    fn stop(&self, mut state: MutexGuard<'_, State>, in_vain: bool) {
+    fn stop(&self, in_vain: bool) {
+        let mut pause = self.lock();
         if in_vain {
-            self.pause_ends.store(self.now() + nanos(state.pause), Ordering::Relaxed);
-            state.pause = MOST_PAUSE.min(state.pause * 2);
+            self.put_off(&mut pause);
         } else {
-            state.pause = PAUSE;
+            *pause = PAUSE;
         }
         self.program.store(0, Ordering::Release);
         self.over.notify_all();
@@ -282,26 +287,29 @@ impl Beside {
 
     /// Out of the way, until it is over.
     fn wait(&self) {
-        let alone = |_: &mut State| self.program.load(Ordering::Relaxed) != 0;
-        drop(self.over.wait_while(self.state(), alone).unwrap_or_else(PoisonError::into_inner));
+        let alone = |_: &mut Duration| self.program.load(Ordering::Relaxed) != 0;
+        drop(self.over.wait_while(self.lock(), alone).unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Duration> {
+        self.pause.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A request that a thread answers.
 #[derive(Debug)]
 pub(super) struct Turn<'a> {
-    beside: &'a Arc<Beside>,
+    /// None where no thread ever answers beside a program.
+    beside: Option<&'a Arc<Beside>>,
     /// Whether somebody waits for it.
     counts: bool,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.beside.done(self.counts);
+        if let Some(beside) = self.beside {
+            beside.done(self.counts);
+        }
     }
 }
 

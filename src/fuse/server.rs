@@ -109,7 +109,6 @@ fn refresh_attr(negotiated: &Negotiated, ino: u64) {
 fn forget_data(vfs: Arc<Vfs>, negotiated: Arc<Negotiated>, ino: INodeNo, stale: Stale, reply: ReplyEmpty) {
     // Without a thread, the reply is dropped, which is EIO: the program would read what is old.
     let forget = move || {
-        processors::release(processors::this_thread());
         let forgotten = negotiated.notifier.get().map(|notifier| notifier.inval_inode(ino, 0, 0));
         match (forgotten, stale.seen) {
             (Some(Ok(())), Some(seen)) => vfs.forgotten(ino.0, seen),
@@ -118,7 +117,9 @@ fn forget_data(vfs: Arc<Vfs>, negotiated: Arc<Negotiated>, ino: INodeNo, stale: 
         }
         reply.ok();
     };
-    if let Err(error) = thread::Builder::new().name("forget".into()).stack_size(64 << 10).spawn(forget) {
+    if let Err(error) =
+        thread::Builder::new().name("forget".into()).stack_size(64 << 10).spawn(processors::as_usual(forget))
+    {
         log::warn!("no thread to tell the kernel of new data: {error}");
     }
 }

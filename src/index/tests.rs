@@ -662,7 +662,6 @@ proptest! {
         }
     }
 
-
     #[test]
     fn the_index_answers_as_plain_objects_do(
         log in records(), more in records(), replaced in records(),

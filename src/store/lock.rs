@@ -132,11 +132,10 @@ impl Store {
         let (sys, waiting) = (Arc::clone(&self.sys), Arc::clone(file));
         thread::Builder::new()
             .name("cachedirfs-lock".to_owned())
-            .spawn(move || {
-                processors::release(processors::this_thread());
+            .spawn(processors::as_usual(move || {
                 // If nobody waits any more, dropping the last reference closes the file, and that unlocks it.
                 let _ = sender.send(sys::retry(|| sys.lock(&waiting)));
-            })
+            }))
             .map_err(StoreError::io("waiting for the lock"))?;
         let begun = Instant::now();
         let mut told = TELL;

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, OsStr, OsString};
+use std::hash::Hasher;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -177,10 +178,9 @@ fn usual_root(id: &Id) -> Ino {
 }
 
 fn first_root_id(view: u64, id: &Id) -> Ino {
-    let hash = id.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    masked(mix(hash ^ mix(view.wrapping_add(0x5eed))))
+    let mut hasher = fnv::FnvHasher::default();
+    hasher.write(id.as_str().as_bytes());
+    masked(mix(hasher.finish() ^ mix(view.wrapping_add(0x5eed))))
 }
 
 /// The id that a file most probably has, by what a directory stream tells of it.

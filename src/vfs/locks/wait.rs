@@ -159,11 +159,8 @@ fn watch(shared: &Mutex<State>) {
 }
 
 fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let body = || {
-        processors::release(processors::this_thread());
-        body();
-    };
-    std::thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(body).map(drop)
+    let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
+    builder.spawn(processors::as_usual(body)).map(drop)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -73,16 +73,11 @@ fn table(csv: Option<&Csv>, header: Vec<u8>, records: &Records) -> std::result::
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS).min(pieces);
-    // The thread that answers may give way to others, and those that it starts, too.
-    let anywhere = || {
-        processors::release(processors::this_thread());
-        work();
-    };
     std::thread::scope(|scope| {
         for _ in 1..threads {
             let builder = std::thread::Builder::new().name("cachedirfs-table".to_owned());
             // Without a thread more this one does it all.
-            if builder.spawn_scoped(scope, anywhere).is_err() {
+            if builder.spawn_scoped(scope, processors::as_usual(work)).is_err() {
                 break;
             }
         }

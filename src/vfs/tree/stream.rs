@@ -1,5 +1,6 @@
 //! Directory streams: snapshots of names, rendered as they are read.
 
+use std::cell::LazyCell;
 use std::ffi::OsString;
 use std::hash::Hasher;
 
@@ -233,14 +234,14 @@ impl Tree {
     ) -> Result<()> {
         self.shown.list();
         let dir = self.handles.stream(fh)?.ino;
-        let cache = self.cache_stat();
+        let cache = LazyCell::new(|| self.cache_stat());
         self.read_names(fh, cookie, &mut |name, link| {
             let dots = name.cookie <= DOTS;
             let entry = if dots {
                 // The kernel knows them.
                 self.getattr(dir, None).map(|(attr, ttl)| Entry { attr, entry_ttl: ttl, attr_ttl: ttl })
             } else if let Some((set, row)) = link {
-                match &cache {
+                match &*cache {
                     Ok(cache) => self.enter_link_of(cache, dir, set, Row(row)),
                     Err(_) => return true,
                 }
