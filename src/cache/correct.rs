@@ -28,13 +28,7 @@ impl Inner {
         decided: &mut Decided,
     ) -> Result<(), Arc<StoreError>> {
         if let Landed::Here(base) = locked.append(&decided.lines)? {
-            for span in &decided.spans {
-                let at = Locator {
-                    offset: base + span.start as u64,
-                    len: u32::try_from(span.len()).unwrap_or(u32::MAX),
-                };
-                intake.line(at, decided.lines.get(span.clone()).unwrap_or_default());
-            }
+            intake.own(base, &decided.records);
             return Ok(());
         }
         let result = self.correct(locked, intake, jobs, decided);
@@ -132,7 +126,8 @@ impl Sink for Found<'_> {
 
 impl<'d> Found<'d> {
     fn new(decided: &'d Decided) -> Self {
-        let missing = decided.spans.iter().filter_map(|span| decided.lines.get(span.clone())).collect();
+        let missing =
+            decided.records.iter().filter_map(|made| decided.lines.get(made.span.clone())).collect();
         Self { missing, lines: Vec::new(), oversized: Vec::new(), replaced: false }
     }
 

@@ -4,17 +4,18 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::ops::Range;
 
-use super::{CacheError, Change, Inner, Outcome, hold, read_object};
+use super::{CacheError, Change, Inner, Outcome, hold, read_record};
 use crate::index::Row;
 use crate::name::{Id, Key, flatten};
-use crate::record::{self, Dialect, Edit, RECORD_MAX};
+use crate::record::{self, Dialect, Edit, RECORD_MAX, Record};
+use crate::sync::Arc;
 use crate::value::{Leaf, Object};
 
 /// A round that has so many bytes to append ends.
 const ROUND_BYTES: usize = 64 << 20;
 
-/// A live entry's object and time.
-type State = (Object<'static>, f64);
+/// A live entry's record.
+type State = Arc<Record<'static>>;
 
 /// An entry that was changed in this round.
 #[derive(Debug)]
@@ -39,10 +40,20 @@ pub(super) struct Decided {
     pub decisions: Vec<Decision>,
     /// What is to be appended.
     pub lines: Vec<u8>,
-    /// Where the records stand in it.
-    pub spans: Vec<Range<usize>>,
+    /// The records in it, in order.
+    pub records: Vec<Made>,
     /// The time at which it was decided.
     pub now: f64,
+}
+
+/// A record that is to be appended.
+#[derive(Debug)]
+pub(super) struct Made {
+    /// Where it stands in the lines.
+    pub span: Range<usize>,
+    pub record: State,
+    /// The record that its entry had before, if it was live.
+    pub before: Option<State>,
 }
 
 /// Decides the changes of one round.
@@ -53,7 +64,7 @@ pub(super) struct Decider<'c> {
     now: f64,
     changed: HashMap<Id, Changed>,
     lines: Vec<u8>,
-    spans: Vec<Range<usize>>,
+    records: Vec<Made>,
 }
 
 impl<'c> Decider<'c> {
@@ -64,7 +75,7 @@ impl<'c> Decider<'c> {
             now,
             changed: HashMap::new(),
             lines: Vec::new(),
-            spans: Vec::new(),
+            records: Vec::new(),
         }
     }
 
@@ -75,7 +86,7 @@ impl<'c> Decider<'c> {
 
     /// What was decided.
     pub fn finish(self, decisions: Vec<Decision>) -> Decided {
-        Decided { decisions, lines: self.lines, spans: self.spans, now: self.now }
+        Decided { decisions, lines: self.lines, records: self.records, now: self.now }
     }
 
     /// Says once more what is so of entries about which nothing was decided: for the log to have it as its last word.
@@ -85,8 +96,8 @@ impl<'c> Decider<'c> {
                 continue;
             }
             match self.state(id, &mut false)? {
-                Some((object, time)) => drop(self.append(id, time, &object)?),
-                None => self.push(&record::encode_deletion(id, self.now, self.dialect, &self.inner.path)),
+                Some(record) => drop(self.append(id, record.time, &record.object, Some(&record))?),
+                None => self.append_deletion(id, None)?,
             }
         }
         Ok(())
@@ -94,7 +105,7 @@ impl<'c> Decider<'c> {
 
     /// Decides a change; the line that it needs is added.
     pub fn decide(&mut self, change: &Change) -> Decision {
-        let lines = self.spans.len();
+        let lines = self.records.len();
         let mut depends = false;
         let outcome = match change {
             Change::Create { id, attrs } => self.create(id, attrs, self.now, &mut depends),
@@ -103,7 +114,7 @@ impl<'c> Decider<'c> {
             Change::Memo { pairs, fresh, attrs } => self.memo(pairs, fresh, attrs, &mut depends),
             Change::Restore { id, object, time } => self.create(id, object, *time, &mut depends),
         };
-        Decision { outcome, depends: depends || self.spans.len() > lines }
+        Decision { outcome, depends: depends || self.records.len() > lines }
     }
 
     fn create(
@@ -116,30 +127,30 @@ impl<'c> Decider<'c> {
         if self.state(id, depends)?.is_some() {
             return Err(CacheError::Exists);
         }
-        let object = self.append(id, time, attrs)?;
-        self.set(id, Some((object, time)));
+        let record = self.append(id, time, attrs, None)?;
+        self.set(id, Some(record));
         Ok(Outcome::Done(true))
     }
 
     fn edit(&mut self, id: &Id, edits: &[Edit], depends: &mut bool) -> Result<Outcome, CacheError> {
-        let (mut object, time) = self.state(id, depends)?.ok_or(CacheError::NoEntry)?;
+        let before = self.state(id, depends)?.ok_or(CacheError::NoEntry)?;
+        let mut object = before.object.clone();
         let mut changed = false;
         for edit in edits {
             changed |= record::apply(&mut object, edit).map_err(CacheError::Edit)?;
         }
         if changed {
-            let object = self.append(id, time, &object)?;
-            self.set(id, Some((object, time)));
+            let record = self.append(id, before.time, &object, Some(&before))?;
+            self.set(id, Some(record));
         }
         Ok(Outcome::Done(changed))
     }
 
     fn delete(&mut self, id: &Id, depends: &mut bool) -> Result<Outcome, CacheError> {
-        let (object, _) = self.state(id, depends)?.ok_or(CacheError::NoEntry)?;
-        let line = record::encode_deletion(id, self.now, self.dialect, &self.inner.path);
-        self.push(&line);
+        let before = self.state(id, depends)?.ok_or(CacheError::NoEntry)?;
+        self.append_deletion(id, Some(&before))?;
         self.set(id, None);
-        Ok(Outcome::Deleted(object))
+        Ok(Outcome::Deleted(before.object.clone()))
     }
 
     fn memo(
@@ -166,7 +177,7 @@ impl<'c> Decider<'c> {
         let here = self
             .changed
             .iter()
-            .filter(|(_, changed)| changed.state.as_ref().is_some_and(|(object, _)| includes(object)))
+            .filter(|(_, changed)| changed.state.as_ref().is_some_and(|record| includes(&record.object)))
             .map(|(id, changed)| (changed.order, id.clone()))
             .min();
         let index = self.inner.index();
@@ -185,14 +196,17 @@ impl<'c> Decider<'c> {
             *depends = true;
             return Ok(changed.state.clone());
         }
-        let (at, time) = {
+        let (row, at) = {
             let index = self.inner.index();
             let Some(row) = index.row(id.as_str()) else { return Ok(None) };
-            (index.locator(row), index.time(row))
+            (row, index.locator(row))
         };
         let Some(at) = at else { return Ok(None) };
         let generation = hold(&self.inner.generation).clone();
-        Ok(Some((read_object(generation.as_deref(), at)?, time)))
+        if let Some(record) = self.inner.recent(generation.as_ref(), row, at) {
+            return Ok(Some(record));
+        }
+        Ok(Some(Arc::new(read_record(generation.as_deref(), at)?)))
     }
 
     fn set(&mut self, id: &Id, state: Option<State>) {
@@ -204,26 +218,42 @@ impl<'c> Decider<'c> {
             .or_insert(Changed { state, order });
     }
 
-    /// Adds an entry's record; gives the object that it has.
-    fn append(&mut self, id: &Id, time: f64, attrs: &Object<'static>) -> Result<Object<'static>, CacheError> {
+    /// Adds an entry's record, and gives it.
+    fn append(
+        &mut self,
+        id: &Id,
+        time: f64,
+        attrs: &Object<'static>,
+        before: Option<&State>,
+    ) -> Result<State, CacheError> {
         let line = record::encode(id, time, attrs, self.dialect, &self.inner.path);
         if line.len() > RECORD_MAX {
             return Err(CacheError::TooLarge);
         }
         // What could not be read again (too deep) must not be acknowledged.
-        let object = match record::parse_record(&line) {
-            Ok(record) if record.id == *id && !record.deleted => record.object.into_owned(),
-            Ok(_) => return Err(CacheError::io("encoding a record", io::ErrorKind::InvalidData.into())),
-            Err(_) => return Err(CacheError::TooLarge),
-        };
-        self.push(&line);
-        Ok(object)
+        let record = record::parse_record(&line).map_err(|_| CacheError::TooLarge)?;
+        if record.id != *id || record.deleted {
+            return Err(CacheError::io("encoding a record", io::ErrorKind::InvalidData.into()));
+        }
+        let record = Arc::new(record.into_owned());
+        self.push(&line, Arc::clone(&record), before);
+        Ok(record)
     }
 
-    fn push(&mut self, line: &[u8]) {
+    /// Adds the record that deletes an entry.
+    fn append_deletion(&mut self, id: &Id, before: Option<&State>) -> Result<(), CacheError> {
+        let line = record::encode_deletion(id, self.now, self.dialect, &self.inner.path);
+        let record = record::parse_record(&line)
+            .map_err(|_| CacheError::io("encoding a record", io::ErrorKind::InvalidData.into()))?;
+        let record = Arc::new(record.into_owned());
+        self.push(&line, record, before);
+        Ok(())
+    }
+
+    fn push(&mut self, line: &[u8], record: State, before: Option<&State>) {
         let start = self.lines.len();
         self.lines.extend_from_slice(line);
-        self.spans.push(start..self.lines.len());
+        self.records.push(Made { span: start..self.lines.len(), record, before: before.map(Arc::clone) });
         self.lines.push(b'\n');
     }
 }

@@ -4,13 +4,16 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::decide::Made;
 use super::load::Loading;
 use super::memory::{self, RESERVE};
 use super::publish::Account;
 use super::{CacheError, Inner, Published, hold};
+use crate::index::{Index, Row};
 use crate::name::Id;
 use crate::record::{Locator, Piece, Record, parse_line, parse_record};
 use crate::store::{Generation, Sink, each_line};
+use crate::value::Object;
 
 /// Lines are taken into the index when so many bytes or lines have come together.
 const BATCH_BYTES: usize = 4 << 20;
@@ -140,6 +143,51 @@ impl<'c> Intake<'c> {
         self.flush();
     }
 
+    /// Takes records that were just appended from an offset on: what they say is known, and what was so before.
+    pub fn own(&mut self, base: u64, records: &[Made]) {
+        self.flush();
+        let bytes = records.last().map_or(0, |made| made.span.end);
+        self.inner.took(bytes);
+        if self.failed.is_some() {
+            return;
+        }
+        if let Err(error) = self.inner.spare_memory() {
+            self.failed = Some(error);
+            return;
+        }
+        let inner = self.inner;
+        let generation = hold(&inner.generation).clone();
+        for slice in records.chunks(SLICE) {
+            let mut index = inner.index_mut();
+            let mut recent = hold(&inner.recent);
+            for made in slice {
+                let at = place(base, &made.span);
+                let old = made.before.as_ref().map(|before| &before.object);
+                let row = self.take(&mut index, &made.record, old, at);
+                if let Some(generation) = generation.as_ref().filter(|_| !made.record.deleted) {
+                    recent.put(generation, row, at, &made.record);
+                }
+            }
+            drop(recent);
+            drop(index);
+            self.tidy();
+        }
+    }
+
+    /// Takes a record into the index.
+    fn take(&mut self, index: &mut Index, record: &Record<'_>, old: Option<&Object<'_>>, at: Locator) -> Row {
+        let before = index.row(record.id.as_str()).and_then(|row| index.locator(row));
+        self.account.live_bytes -= before.map_or(0, size);
+        if !record.deleted {
+            self.account.live_bytes += size(at);
+        }
+        self.account.records += 1;
+        self.published.gone |= record.deleted;
+        let row = index.apply(record, old, at);
+        self.published.rows.push(row);
+        row
+    }
+
     /// Does the work that changes have left behind in the index. Readers do not wait for it: whoever changes the index has the
     /// account.
     fn tidy(&self) {
@@ -196,7 +244,8 @@ impl<'c> Intake<'c> {
             }
         }
         // Old records are read before the index is locked: I/O must not keep readers waiting. Nobody else changes it now.
-        let generation = hold(&self.inner.generation).clone();
+        let inner = self.inner;
+        let generation = hold(&inner.generation).clone();
         let mut read: Vec<Vec<u8>> = Vec::new();
         {
             let mut seen: HashMap<Id, usize> = HashMap::new();
@@ -217,21 +266,14 @@ impl<'c> Intake<'c> {
             .collect::<Result<_, _>>()
             .map_err(|_| CacheError::io("reading a record", std::io::ErrorKind::InvalidData.into()))?;
         for slice in steps.chunks(SLICE) {
-            let mut index = self.inner.index_mut();
+            let mut index = inner.index_mut();
             for step in slice {
                 let old = match step.old {
                     Old::None => None,
                     Old::Step(i) => steps.get(i).filter(|s| !s.record.deleted).map(|s| &s.record.object),
                     Old::Read(i) => read.get(i).map(|record| &record.object),
                 };
-                let before = index.row(step.record.id.as_str()).and_then(|row| index.locator(row));
-                self.account.live_bytes -= before.map_or(0, size);
-                if !step.record.deleted {
-                    self.account.live_bytes += size(step.at);
-                }
-                self.account.records += 1;
-                self.published.gone |= step.record.deleted;
-                self.published.rows.push(index.apply(&step.record, old, step.at));
+                self.take(&mut index, &step.record, old, step.at);
             }
             drop(index);
             self.tidy();
@@ -247,5 +289,10 @@ pub(super) fn size(at: Locator) -> u64 {
 
 /// The place of a part of a line.
 pub(super) fn within(line: Locator, part: &Range<usize>) -> Locator {
-    Locator { offset: line.offset + part.start as u64, len: u32::try_from(part.len()).unwrap_or(u32::MAX) }
+    place(line.offset, part)
+}
+
+/// The place of a part of what stands at an offset.
+fn place(base: u64, part: &Range<usize>) -> Locator {
+    Locator { offset: base + part.start as u64, len: u32::try_from(part.len()).unwrap_or(u32::MAX) }
 }

@@ -2,8 +2,9 @@
 //!
 //! # Order of locks
 //!
-//! The store's lock (flock), the account of the log (whoever has it moves the index on), the index, the generation. Queues
-//! have locks of their own, under which nothing else is taken. The hook and all callbacks run without any of them.
+//! The store's lock (flock), the account of the log (whoever has it moves the index on), the index, the generation or what was
+//! appended lately. Queues have locks of their own, under which nothing else is taken. The hook and all callbacks run without any
+//! of them.
 
 mod correct;
 mod decide;
@@ -12,6 +13,7 @@ mod kept;
 mod load;
 mod memory;
 mod publish;
+mod recent;
 mod records;
 mod round;
 #[cfg(test)]
@@ -28,7 +30,7 @@ use rand::RngExt;
 
 use crate::index::{Index, Row};
 use crate::name::{Id, Key};
-use crate::record::{Edit, EditError, Locator, parse_record};
+use crate::record::{Edit, EditError, Locator, Record, parse_record};
 use crate::store::{self, Generation, Store, StoreError};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::thread::{JoinHandle, ThreadId};
@@ -40,6 +42,7 @@ use crate::value::{Leaf, Object};
 
 use kept::Keeping;
 use publish::Account;
+use recent::Recent;
 pub use records::Records;
 use threads::{Keeps, Queue, Syncs};
 
@@ -77,6 +80,8 @@ struct Inner {
     account: Mutex<Account>,
     /// Third lock. Held briefly.
     index: RwLock<Index>,
+    /// Locked after the index, for a step in a map.
+    recent: Mutex<Recent>,
     /// Innermost lock: where the index's locators point; changed only under the index's write lock.
     generation: Mutex<Option<Arc<Generation>>>,
     queue: Mutex<Queue>,
@@ -320,6 +325,7 @@ impl Cache {
             options: options.clone(),
             account: Mutex::default(),
             index: RwLock::default(),
+            recent: Mutex::default(),
             generation: Mutex::default(),
             queue: Mutex::default(),
             queue_bell: Condvar::new(),
@@ -383,7 +389,10 @@ impl Cache {
             let generation = hold(&self.inner.generation).clone();
             (id, index.time(row), at, generation)
         };
-        let object = read_object(generation.as_deref(), at)?;
+        let object = match self.inner.recent(generation.as_ref(), row, at) {
+            Some(record) => record.object.clone(),
+            None => read_record(generation.as_deref(), at)?.object,
+        };
         Ok(Entry { row, id, time, object })
     }
 
@@ -531,18 +540,28 @@ impl Inner {
         self.background.get().is_some_and(|threads| threads.contains(&thread))
     }
 
+    /// The record of a row at a place of the log, if it is remembered.
+    fn recent(
+        &self,
+        generation: Option<&Arc<Generation>>,
+        row: Row,
+        at: Locator,
+    ) -> Option<Arc<Record<'static>>> {
+        hold(&self.recent).get(generation?, row, at)
+    }
+
     fn index(&self) -> RwLockReadGuard<'_, Index> {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Reads the object of a record.
-fn read_object(generation: Option<&Generation>, at: Locator) -> Result<Object<'static>, CacheError> {
+/// Reads a record.
+fn read_record(generation: Option<&Generation>, at: Locator) -> Result<Record<'static>, CacheError> {
     const DOING: &str = "reading a record";
     let generation = generation.ok_or(CacheError::NoEntry)?;
     let bytes = generation.read(at).map_err(|e| CacheError::io(DOING, e))?;
     match parse_record(&bytes) {
-        Ok(record) => Ok(record.object.into_owned()),
+        Ok(record) => Ok(record.into_owned()),
         // It was a record when it was indexed: somebody has written over the log.
         Err(_) => Err(CacheError::io(DOING, io::ErrorKind::InvalidData.into())),
     }

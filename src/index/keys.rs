@@ -7,7 +7,7 @@ use std::ops::Bound;
 use hashbrown::{Equivalent, HashMap};
 
 use crate::name::Key;
-use crate::value::{Object, Text, Value};
+use crate::value::{Member, Text, Value};
 
 /// Number of a key.
 pub(super) type KeyNumber = u32;
@@ -103,30 +103,30 @@ impl Keys {
         range.map(|(_, &number)| number).collect()
     }
 
-    /// Calls `visit` with every leaf of an object, as [`crate::name::flatten`] gives them, and with every element of an
+    /// Calls `visit` with every leaf of an object, given by its members, as [`crate::name::flatten`] gives them, and with every element of an
     /// array under `KEY[]`.
     pub(super) fn walk<'o>(
         &mut self,
-        object: &'o Object<'_>,
+        members: impl IntoIterator<Item = Member<'o, 'o>>,
         visit: &mut impl FnMut(KeyNumber, &'o Value<'o>),
     ) {
-        self.walk_below(ROOT, object, visit);
+        self.walk_below(ROOT, members, visit);
     }
 
     fn walk_below<'o>(
         &mut self,
         parent: u32,
-        object: &'o Object<'_>,
+        members: impl IntoIterator<Item = Member<'o, 'o>>,
         visit: &mut impl FnMut(KeyNumber, &'o Value<'o>),
     ) {
-        for (name, value) in object.iter() {
+        for (name, value) in members {
             let member = name.as_bytes();
             if parent == ROOT && matches!(member, b"_id" | b"_timestamp" | b"@" | b"$") {
                 continue;
             }
             let node = self.child(parent, member);
             match value {
-                Value::Object(members) if !members.is_empty() => self.walk_below(node, members, visit),
+                Value::Object(members) if !members.is_empty() => self.walk_below(node, members.iter(), visit),
                 _ => {
                     if let Some(number) = self.value_number(node) {
                         visit(number, value);

@@ -39,7 +39,7 @@ use self::rows::Rows;
 use self::times::Times;
 use crate::name::{Id, Key};
 use crate::record::{Locator, Record};
-use crate::value::{Leaf, Object, Value};
+use crate::value::{Leaf, Member, Object, Value};
 
 /// Number of an entry, in order of first appearance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,14 +88,23 @@ impl Index {
             return Row(row);
         }
         self.generation += 1;
-        let old = match old {
-            _ if !was_live => Vec::new(),
-            Some(old) => self.leaves(old),
-            None => self.leaves_of(row),
+        let (old, new) = match old {
+            // What stays as it is need not be looked for.
+            Some(old) if was_live && !record.deleted => {
+                let (old, new) = old.differing(&record.object);
+                (self.leaves(old), self.leaves(new))
+            }
+            _ => {
+                let old = match old {
+                    _ if !was_live => Vec::new(),
+                    Some(old) => self.leaves(old.iter()),
+                    None => self.leaves_of(row),
+                };
+                (old, if record.deleted { Vec::new() } else { self.leaves(record.object.iter()) })
+            }
         };
         if record.deleted {
             self.live.remove(row);
-            self.change(row, &old, &[]);
         } else {
             let before = self.rows.time(row);
             if was_live && before.to_bits() != record.time.to_bits() {
@@ -104,9 +113,8 @@ impl Index {
             self.times.set(&self.rows, row, self.was_ever_live(row).then_some(before), record.time);
             self.rows.set(row, record.time, at);
             self.live.insert(row);
-            let new = self.leaves(&record.object);
-            self.change(row, &old, &new);
         }
+        self.change(row, &old, &new);
         if was_live == record.deleted {
             self.live_generation = self.generation;
         }
@@ -118,11 +126,12 @@ impl Index {
         self.rows.locator(row).is_some_and(|at| at.len > 0)
     }
 
-    /// The leaves of an object, in order, none twice.
-    fn leaves(&mut self, object: &Object<'_>) -> Vec<(KeyNumber, Leaf)> {
+    /// The leaves of members of an object, in order, none twice.
+    fn leaves<'o>(&mut self, members: impl IntoIterator<Item = Member<'o, 'o>>) -> Vec<(KeyNumber, Leaf)> {
         let mut leaves = Vec::new();
-        self.keys
-            .walk(object, &mut |number: KeyNumber, value: &Value<'_>| leaves.push((number, Leaf::of(value))));
+        self.keys.walk(members, &mut |number: KeyNumber, value: &Value<'_>| {
+            leaves.push((number, Leaf::of(value)));
+        });
         self.attributes.resize_with(self.keys.len(), Attribute::default);
         leaves.sort_unstable();
         leaves.dedup();

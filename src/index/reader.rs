@@ -206,7 +206,7 @@ impl Reader {
             return;
         }
         let Self { keys, columns, hasher, .. } = self;
-        keys.walk(&record.object, &mut |number: KeyNumber, value: &Value<'_>| {
+        keys.walk(record.object.iter(), &mut |number: KeyNumber, value: &Value<'_>| {
             let number = self::at(number);
             if columns.len() <= number {
                 columns.resize_with(number + 1, Column::default);

@@ -50,6 +50,14 @@ pub struct Record<'a> {
     pub object: Object<'a>,
 }
 
+impl Record<'_> {
+    /// The same record, owning everything.
+    pub fn into_owned(self) -> Record<'static> {
+        let Self { id, time, deleted, dialect, object } = self;
+        Record { id, time, deleted, dialect, object: object.into_owned() }
+    }
+}
+
 /// What is irregular about a stretch of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Malformed {

@@ -16,7 +16,7 @@ mod write;
 
 pub use leaf::Leaf;
 pub use number::Number;
-pub use object::Object;
+pub use object::{Member, Object};
 pub(crate) use parse::plain_length;
 pub use parse::{ParseError, ParseErrorKind};
 pub use text::Text;

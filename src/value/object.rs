@@ -11,6 +11,9 @@ pub struct Object<'a> {
     members: Vec<(Text<'a>, Value<'a>)>,
 }
 
+/// A member of an object.
+pub type Member<'o, 'a> = (&'o Text<'a>, &'o Value<'a>);
+
 /// Up to this many members are looked through one by one; of more, a table is made.
 const FEW: usize = 16;
 
@@ -89,6 +92,37 @@ impl<'a> Object<'a> {
     /// The members in order.
     pub fn iter(&self) -> impl Iterator<Item = (&Text<'a>, &Value<'a>)> {
         self.members.iter().map(|(name, value)| (name, value))
+    }
+
+    /// The members of both objects but for those that both have just so. What is the same is found if the order of members is, apart
+    /// from single ones that only one object has; otherwise it is among the others, of both.
+    pub fn differing<'o>(&'o self, other: &'o Self) -> (Vec<Member<'o, 'a>>, Vec<Member<'o, 'a>>) {
+        let (mut mine, mut theirs) = (self.members.as_slice(), other.members.as_slice());
+        let (mut left, mut right) = (Vec::new(), Vec::new());
+        while let (Some((first, rest)), Some((other, others))) = (mine.split_first(), theirs.split_first()) {
+            let same_name =
+                |next: Option<&(Text<'_>, Value<'_>)>, name: &Text<'_>| next.is_some_and(|it| it.0 == *name);
+            if first.0 == other.0 {
+                if first.1 != other.1 {
+                    left.push((&first.0, &first.1));
+                    right.push((&other.0, &other.1));
+                }
+                (mine, theirs) = (rest, others);
+            } else if same_name(rest.first(), &other.0) {
+                left.push((&first.0, &first.1));
+                mine = rest;
+            } else if same_name(others.first(), &first.0) {
+                right.push((&other.0, &other.1));
+                theirs = others;
+            } else {
+                left.push((&first.0, &first.1));
+                right.push((&other.0, &other.1));
+                (mine, theirs) = (rest, others);
+            }
+        }
+        left.extend(mine.iter().map(|(name, value)| (name, value)));
+        right.extend(theirs.iter().map(|(name, value)| (name, value)));
+        (left, right)
     }
 
     /// Number of members.

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
 
-use super::strategy::{numbers, texts, values};
+use super::strategy::{numbers, objects, texts, values};
 use super::*;
 
 fn parse(text: &str) -> Value<'_> {
@@ -270,6 +270,27 @@ fn objects_are_the_same_in_any_order() {
     assert!(!parse(r#"{"a": 1}"#).same(&parse(r#"{"a": true}"#)));
 }
 
+/// The names of what differs between two objects.
+fn differing(left: &str, right: &str) -> (String, String) {
+    let [left, right] = [left, right].map(|json| Object::parse(json.as_bytes()).unwrap());
+    let (left, right) = left.differing(&right);
+    let names = |members: Vec<Member<'_, '_>>| members.iter().filter_map(|(name, _)| name.as_str()).collect();
+    (names(left), names(right))
+}
+
+#[test]
+fn what_differs_between_objects_is_found_member_by_member() {
+    let same = |left: &str, right: &str, names: [&str; 2]| {
+        assert_eq!(differing(left, right), (names[0].to_owned(), names[1].to_owned()), "{left} {right}");
+    };
+    same(r#"{"a": 1, "b": 2, "c": 3}"#, r#"{"a": 1, "b": 2, "c": 3}"#, ["", ""]);
+    same(r#"{"a": 1, "b": 2, "c": 3}"#, r#"{"a": 1, "b": 7, "c": 3}"#, ["b", "b"]);
+    same(r#"{"a": 1, "b": 2, "c": 3}"#, r#"{"a": 1, "c": 3, "d": 4}"#, ["b", "d"]);
+    same(r#"{"b": 2, "c": 3}"#, r#"{"a": 1, "b": 2, "c": 3}"#, ["", "a"]);
+    same("{}", r#"{"a": 1}"#, ["", "a"]);
+    same(r#"{"a": {"b": 1}, "c": [1]}"#, r#"{"a": {"b": 2}, "c": [1]}"#, ["a", "a"]);
+}
+
 /// `json.dumps(json.loads(line))` of every line, by Python itself; `None` where there is no Python.
 fn through_python(lines: &str) -> Option<String> {
     use std::io::Write as _;
@@ -341,6 +362,32 @@ proptest! {
                 prop_assert_eq!(state.hash_one(&leaves[0]), state.hash_one(&leaves[1]));
             }
         }
+    }
+
+    #[test]
+    fn what_does_not_differ_is_the_same_in_both(
+        left in objects(), right in objects(), moves in prop::collection::vec(any::<(prop::sample::Index, bool)>(), 0..4),
+    ) {
+        // Much in common, in another order here and there.
+        let (mut left, mut right) = (left, right);
+        for (at, mine) in moves {
+            let [from, to] = if mine { [&mut left, &mut right] } else { [&mut right, &mut left] };
+            if !from.is_empty() {
+                let (name, value) = from.iter().nth(at.index(from.len())).map(|(n, v)| (n.clone(), v.clone())).unwrap();
+                to.insert(name, value);
+            }
+        }
+        let (mine, theirs) = left.differing(&right);
+        let rest = |object: &Object<'static>, members: &[Member<'_, '_>]| {
+            let mut rest = object.clone();
+            for (name, value) in members {
+                assert_eq!(rest.remove(name.as_bytes()).as_ref(), Some(*value));
+            }
+            let mut rest: Vec<_> = rest.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+            rest.sort_by(|one, other| one.0.cmp(&other.0));
+            rest
+        };
+        prop_assert_eq!(rest(&left, &mine), rest(&right, &theirs));
     }
 
     #[test]

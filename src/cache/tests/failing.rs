@@ -190,6 +190,30 @@ fn a_record_of_a_log_that_another_node_has_replaced_is_read_from_the_new_one() {
 }
 
 #[test]
+fn what_was_appended_lately_is_not_read_again() {
+    let dir = directory("{\"_id\": \"/a\", \"x\": 1, \"y\": 1}\n");
+    let (sys, cache) = faulty(dir.path(), false, false);
+    cache.change(set("a", "x", "2")).unwrap();
+    cache.change(create("b", "{\"x\": 0}")).unwrap();
+    sys.break_always(Op::Read, libc::EIO);
+    cache.change(set("a", "x", "3")).unwrap();
+    cache.change_all(vec![set("b", "x", "4"), set("b", "y", "5"), delete("b"), create("b", "{}")]).unwrap();
+    cache.change(set("b", "y", "6")).unwrap();
+    let shown = |name: &str| ["x", "y"].map(|key| attribute(&cache, name, key));
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!((shown("a"), shown("b")), ([text("3"), text("1")], [None, text("6")]));
+    sys.disarm();
+    assert_eq!(cache.compact().unwrap(), 7);
+    sys.break_always(Op::Read, libc::EIO);
+    assert_eq!(errno(cache.change(set("a", "x", "7"))), Some(libc::EIO), "it stands in another file now");
+    sys.disarm();
+    cache.change(set("a", "x", "8")).unwrap();
+    let again = open(dir.path());
+    assert_eq!(["x", "y"].map(|key| attribute(&again, "a", key)), [text("8"), text("1")]);
+    assert_eq!(["x", "y"].map(|key| attribute(&again, "b", key)), [None, text("6")]);
+}
+
+#[test]
 fn a_lock_that_is_held_stalls_changes_and_nothing_else() {
     let dir = directory("{\"_id\": \"/a\", \"x\": 1}\n");
     let cache = mounted(dir.path());
