@@ -2,7 +2,8 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::sys::{check, proc_path};
 
@@ -15,10 +16,51 @@ pub fn get_xattr(fd: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<u8>> {
 
 /// A value of a name below a directory, of a symbolic link itself. One call, where a descriptor would cost four.
 pub fn get_xattr_at(dir: BorrowedFd<'_>, file: &CStr, name: &CStr) -> io::Result<Vec<u8>> {
+    /// Whether the kernel has `getxattrat` (Linux 6.13).
+    static PRESENT: AtomicBool = AtomicBool::new(true);
+    if PRESENT.load(Ordering::Relaxed) {
+        match read_all(|buffer, length| getxattrat(dir, file, name, buffer, length)) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+                PRESENT.store(false, Ordering::Relaxed);
+            }
+            value => return value,
+        }
+    }
     let path = [proc_path(dir).as_bytes(), b"/", file.to_bytes()].concat();
     let path = CString::new(path).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     // SAFETY: path and name end in NUL; the length is that of the buffer.
     read_all(|buffer, length| unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer.cast(), length) })
+}
+
+/// `getxattrat`, not followed if it is a symbolic link.
+fn getxattrat(dir: BorrowedFd<'_>, file: &CStr, name: &CStr, buffer: *mut u8, length: usize) -> isize {
+    /// The same number on all architectures.
+    const GETXATTRAT: libc::c_long = 464;
+    /// `struct xattr_args`
+    #[repr(C)]
+    struct Args {
+        value: u64,
+        size: u32,
+        flags: u32,
+    }
+    let args = Args {
+        value: u64::try_from(buffer.expose_provenance()).unwrap_or_default(),
+        size: u32::try_from(length).unwrap_or(u32::MAX),
+        flags: 0,
+    };
+    // SAFETY: file and name end in NUL, the struct has the layout and size that are told, and the length is that of the buffer.
+    let result = unsafe {
+        libc::syscall(
+            GETXATTRAT,
+            dir.as_raw_fd(),
+            file.as_ptr(),
+            libc::AT_SYMLINK_NOFOLLOW,
+            name.as_ptr(),
+            &raw const args,
+            size_of::<Args>(),
+        )
+    };
+    isize::try_from(result).unwrap_or(-1)
 }
 
 /// All names, each ended by NUL.
