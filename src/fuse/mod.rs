@@ -3,6 +3,7 @@
 mod beside;
 mod convert;
 mod passthrough;
+mod readahead;
 mod server;
 mod unmount;
 
@@ -92,7 +93,11 @@ impl Mount {
             let device = File::from(session.as_fd().try_clone_to_owned()?);
             vfs.set_forget_names(Box::new(move || forget_names(&device)));
         }
-        Ok(Self { _session: ManuallyDrop::new(session.spawn()?), ended, mountpoint, device })
+        let mount = Self { _session: ManuallyDrop::new(session.spawn()?), ended, mountpoint, device };
+        if is_root() && !backings.is_enabled() {
+            readahead::set(&mount.mountpoint);
+        }
+        Ok(mount)
     }
 
     /// Waits until it is unmounted, by whomever.
