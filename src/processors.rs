@@ -80,14 +80,16 @@ pub(crate) fn as_usual<T>(body: impl FnOnce() -> T) -> impl FnOnce() -> T {
     }
 }
 
-/// Has a thread of this process run as usual.
+/// Has a thread of this process run as usual, if it still runs.
 pub(crate) fn release(thread: ThreadId) {
     if !may_give_way() {
         return;
     }
     let released =
         set_policy(thread, libc::SCHED_OTHER).and_then(|()| set_affinity(thread, &usual().processors));
-    if let Err(error) = released {
+    if let Err(error) = released
+        && error.raw_os_error() != Some(libc::ESRCH)
+    {
         log::warn!("thread {thread} does not run as usual: {error}");
     }
 }
