@@ -261,16 +261,15 @@ impl Contents {
     pub fn opendir(&self, _caller: &Caller, ino: Ino) -> Result<Opened> {
         let directory = self.directory(ino)?;
         let transient = self.handles.directories() >= self.streams;
-        let found = match &directory {
-            Some(fd) => self.note_open(ino, &backing::stat(fd.as_fd())?),
-            None => Found::default(),
-        };
+        let stat = directory.as_ref().map(|fd| backing::stat(fd.as_fd())).transpose()?;
+        let found = stat.map_or_else(Found::default, |stat| self.note_open(ino, &stat));
+        let ttl = self.listing_ttl(stat.map_or(0, |stat| stat.size));
         let cache_dir = directory.is_some() && !self.table().is_shared(ino);
         let fd = match directory.filter(|_| !transient) {
             Some(directory) => Some(backing::open_directory_stream(directory.as_fd())?),
             None => None,
         };
-        let stream = OpenDirectory::new(ino, Stream::new(fd), transient, Fresh::new(found.fresh));
+        let stream = OpenDirectory::new(ino, Stream::new(fd), transient, ttl, Fresh::new(found.fresh));
         let fh = self.handles.insert_directory(stream);
         Ok(Opened { fh, cache_dir, keep_cache: found.keep_cache && cache_dir, ..Opened::default() })
     }
@@ -318,7 +317,13 @@ impl Contents {
             }
             let found = fd.ok_or(Error::NotFound).and_then(|fd| self.enter(directory.ino, fd, &name.name));
             // A name that was removed in between is left out.
-            let Ok(entry) = found else { return true };
+            let Ok(mut entry) = found else { return true };
+            for kept in [&mut entry.entry_ttl, &mut entry.attr_ttl] {
+                // But for what is not kept at all.
+                if !kept.is_zero() {
+                    *kept = directory.ttl;
+                }
+            }
             name.ino = entry.attr.ino;
             name.kind = entry.attr.mode & libc::S_IFMT;
             let taken = add(&name, &entry);

@@ -1,6 +1,7 @@
 //! Open files and directory streams, by handle.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use super::stream::Stream;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -46,13 +47,15 @@ pub(super) struct OpenDirectory {
     pub ino: Ino,
     /// It has a descriptor only while it is read: too many are open.
     pub transient: bool,
+    /// How long the kernel may keep what is listed.
+    pub ttl: Duration,
     pub fresh: Fresh,
     stream: Mutex<Stream>,
 }
 
 impl OpenDirectory {
-    pub fn new(ino: Ino, stream: Stream, transient: bool, fresh: Fresh) -> Self {
-        Self { ino, transient, fresh, stream: Mutex::new(stream) }
+    pub fn new(ino: Ino, stream: Stream, transient: bool, ttl: Duration, fresh: Fresh) -> Self {
+        Self { ino, transient, ttl, fresh, stream: Mutex::new(stream) }
     }
 
     /// The stream; one call at a time. Nothing else is locked by who holds it but the table, for moments.

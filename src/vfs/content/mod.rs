@@ -27,6 +27,13 @@ use crate::name::Id;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+/// How long the kernel may keep names and attributes that others may change behind the mount.
+const USUAL: Duration = Duration::from_secs(1);
+/// In a large directory they are kept longer by so much for each byte of it, so that who lists it once more, or looks at what was
+/// listed, need not ask for each name again: a name takes about 20 bytes, and up to 40 µs to look up: twice as long as that takes.
+const FOR_EACH_BYTE: Duration = Duration::from_micros(4);
+/// But not longer than this.
+const LONGEST: Duration = Duration::from_secs(30);
 /// How long the kernel may keep it at most that there is no file of a name: who waits for one does not wait long.
 const ABSENCE: Duration = Duration::from_secs(1);
 
@@ -50,8 +57,8 @@ pub struct Options {
     pub passthrough: bool,
     /// Nothing can be changed.
     pub read_only: bool,
-    /// How long the kernel may keep names and attributes.
-    pub ttl: Duration,
+    /// How long the kernel may keep names and attributes, where it is said.
+    pub attr_timeout: Option<Duration>,
 }
 
 /// The nodes and handles of contents. Ids and handles have [`super::CONTENT_BIT`] set.
@@ -177,7 +184,7 @@ impl Contents {
 
     /// How long the kernel may keep it that a name is not in this directory.
     pub fn absence_ttl(&self, parent: Ino) -> Duration {
-        if self.table().is_shared(parent) { Duration::ZERO } else { self.options.ttl.min(ABSENCE) }
+        if self.table().is_shared(parent) { Duration::ZERO } else { self.ttl().min(ABSENCE) }
     }
 
     /// Lowers a lookup count.
@@ -226,6 +233,17 @@ impl Contents {
     #[cfg(all(test, feature = "models"))]
     pub fn sizes(&self) -> (usize, usize) {
         self.table().sizes()
+    }
+
+    fn ttl(&self) -> Duration {
+        self.options.attr_timeout.unwrap_or(USUAL)
+    }
+
+    /// How long the kernel may keep what a listing of a directory shows; a file system tells by the size of a directory, in bytes,
+    /// about how much there is to list.
+    fn listing_ttl(&self, size: u64) -> Duration {
+        let more = || FOR_EACH_BYTE.saturating_mul(u32::try_from(size).unwrap_or(u32::MAX));
+        self.options.attr_timeout.unwrap_or_else(|| LONGEST.min(USUAL + more()))
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -375,7 +393,7 @@ impl Contents {
 
     fn entry(&self, table: &mut Table, ino: Ino, stat: &Stat) -> Entry {
         let (attr, attr_ttl) = self.attributes(table, ino, stat);
-        Entry { attr, entry_ttl: self.options.ttl, attr_ttl }
+        Entry { attr, entry_ttl: self.ttl(), attr_ttl }
     }
 
     /// Attributes for the kernel, and how long it may keep them: not at all for a directory that is seen through two paths,
@@ -385,7 +403,7 @@ impl Contents {
             node.told = Some(Signature::of(stat));
         }
         let shared = stat.is_directory() && table.is_shared(ino);
-        let ttl = if shared { Duration::ZERO } else { self.options.ttl };
+        let ttl = if shared { Duration::ZERO } else { self.ttl() };
         (attr_of(ino, stat), ttl)
     }
 }

@@ -7,8 +7,6 @@ use tempfile::TempDir;
 use super::*;
 use crate::vfs::{Opened, SetAttr};
 
-const TTL: Duration = Duration::from_secs(1);
-
 struct World {
     dir: TempDir,
     contents: Contents,
@@ -17,10 +15,14 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(Options::default())
+    }
+
+    fn with(options: Options) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let cache = File::open(dir.path()).unwrap();
         let backing = Backing::new(cache.as_fd()).unwrap();
-        let contents = Contents::new(backing, Options { ttl: TTL, ..Options::default() });
+        let contents = Contents::new(backing, options);
         let meta = fs::metadata(dir.path()).unwrap();
         Self { me: Caller { uid: meta.uid(), gid: meta.gid(), pid: 0 }, dir, contents }
     }
@@ -238,7 +240,7 @@ fn two_paths_share_files_but_not_directories() {
     world.contents.set_forget_names(ForgetNames(Box::new(tell)));
     let entries = world.contents.root(Root::Entries(id.clone())).unwrap();
     assert_eq!(told.load(Ordering::Relaxed), 0);
-    assert_eq!((entries.entry_ttl, entries.attr_ttl), (TTL, TTL));
+    assert_eq!((entries.entry_ttl, entries.attr_ttl), (USUAL, USUAL));
     let alias = world.contents.root(Root::Alias(id.clone(), 7)).unwrap();
     assert_ne!(entries.attr.ino, alias.attr.ino);
     assert_eq!(told.load(Ordering::Relaxed), 1, "names that were kept before are forgotten");
@@ -256,7 +258,7 @@ fn two_paths_share_files_but_not_directories() {
     assert_eq!(world.contents.as_root(entries.attr.ino), Some(Root::Entries(id)));
     let ino = through(entries.attr.ino, "f").attr.ino;
     world.contents.forget(ino, 10);
-    assert_eq!(through(entries.attr.ino, "f").entry_ttl, TTL);
+    assert_eq!(through(entries.attr.ino, "f").entry_ttl, USUAL);
 }
 
 #[test]
@@ -417,4 +419,44 @@ fn whoever_may_write() {
         fs::set_permissions(world.path("e1"), fs::Permissions::from_mode(0o555)).unwrap();
         assert!(!world.contents.may_write(&world.me, root).unwrap());
     }
+}
+
+#[test]
+fn what_a_large_directory_lists_is_kept_for_longer() {
+    /// The shortest and the longest time of names and attributes that are listed.
+    fn kept(world: &World, directory: Ino) -> (Duration, Duration) {
+        let fh = world.contents.opendir(&world.me, directory).unwrap().fh;
+        let mut times = Vec::new();
+        let add = &mut |name: &crate::vfs::DirEntry, entry: &Entry| {
+            if name.name != "." && name.name != ".." {
+                times.extend([entry.entry_ttl, entry.attr_ttl]);
+            }
+            true
+        };
+        world.contents.readdirplus(&world.me, fh, 0, add).unwrap();
+        world.contents.releasedir(fh);
+        (*times.iter().min().unwrap(), *times.iter().max().unwrap())
+    }
+    const FILES: u32 = 5000;
+    let said = Some(Duration::from_millis(1500));
+    for attr_timeout in [None, said, Some(Duration::ZERO)] {
+        let world = World::with(Options { attr_timeout, ..Options::default() });
+        for (id, files) in [("small", 1), ("large", FILES)] {
+            fs::create_dir(world.path(id)).unwrap();
+            for file in 0..files {
+                File::create(world.path(&format!("{id}/file-{file}"))).unwrap();
+            }
+        }
+        let (small, large) = (kept(&world, world.root("small")), kept(&world, world.root("large")));
+        if let Some(said) = attr_timeout {
+            assert_eq!((small, large), ((said, said), (said, said)));
+            continue;
+        }
+        assert!(small.0 >= USUAL && small.1 < USUAL * 3 / 2, "{small:?}");
+        assert!(large.0 >= USUAL + FILES * Duration::from_micros(40) && large.1 < LONGEST, "{large:?}");
+        // Another path to the entry: what is listed may change through that one.
+        world.contents.root(Root::Alias(Id::new("large").unwrap(), 7)).unwrap();
+        assert_eq!(kept(&world, world.root("large")).0, Duration::ZERO);
+    }
+    assert_eq!(World::new().contents.listing_ttl(u64::MAX), LONGEST);
 }

@@ -113,7 +113,7 @@ impl Tree {
                 impersonate: impersonates(&options),
                 passthrough: options.passthrough,
                 read_only: options.read_only,
-                ttl: options.attr_timeout.unwrap_or(SHORT),
+                attr_timeout: options.attr_timeout,
             },
         );
         Ok(Self {
