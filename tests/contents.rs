@@ -419,6 +419,26 @@ with open(path, "w+b") as file:
         shared.flush()
         os.pwrite(file.fileno(), b"write", 100)
         assert shared[100:105] == b"write", shared[100:105]
+        # A program that only writes.
+        shared[200:205] = b"dirty"
+        only = os.open(path, os.O_WRONLY)
+        for place in (202, 4094, 9998):
+            os.pwrite(only, b"other", place)
+            end = min(place + 5, 10000)
+            assert shared[place:end] == b"other"[:end - place], shared[place:end]
+        assert shared[200:207] == b"diother", shared[200:207]
+        # What it writes from the file's own pages, too.
+        os.pwrite(only, memoryview(shared)[5000:5005], 6000)
+        assert shared[6000:6005] == b"hello", shared[6000:6005]
+        file.seek(0, os.SEEK_END)
+        assert file.tell() == 10003
+        added = os.open(path, os.O_WRONLY | os.O_APPEND)
+        os.write(added, b"end")
+        os.write(only, b"h")
+        assert os.pread(file.fileno(), 10, 9998) == b"otherend", os.pread(file.fileno(), 10, 9998)
+        shared[9999] = ord("T")
+        os.close(added)
+        os.close(only)
 with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as shared:
     assert shared[5000:5005] == b"hello"
 with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE) as private:
@@ -426,7 +446,8 @@ with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVAT
 "#;
     run(std::process::Command::new(python()).args(["-c", script]).arg(entry.join("m"))).ok();
     let bytes = fs::read(real.join("m")).unwrap();
-    assert_eq!((&bytes[5000..5005], &bytes[100..105], bytes[0]), (&b"hello"[..], &b"write"[..], 0));
+    assert_eq!((&bytes[5000..5005], &bytes[100..105], bytes[0]), (&b"hello"[..], &b"write"[..], b'h'));
+    assert_eq!((&bytes[200..207], &bytes[9998..]), (&b"diother"[..], &b"oTherend"[..]));
     mount.stop();
 }
 

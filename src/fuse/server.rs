@@ -17,7 +17,7 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::beside::{Beside, Turn};
+use super::beside::Beside;
 use super::convert::{caller, errno, file_attr, file_type, lock_errno, lock_kind, open_flags, set_time};
 use super::passthrough::Backings;
 use crate::processors;
@@ -27,8 +27,11 @@ use crate::vfs::{self, Error, LockRequest, SetAttr, Stale, Vfs};
 const GENERATION: Generation = Generation(0);
 /// The protocol's minor version that has `FUSE_NOTIFY_INC_EPOCH`.
 const EPOCH_MINOR: u32 = 44;
+/// The minor version of the first kernel (Linux 6.18) of which it is known that files that are open with `FOPEN_DIRECT_IO` and without
+/// agree, mapped memory included. Older ones did not forget pages in time.
+const DIRECT_MINOR: u32 = 45;
 const MAX_WRITE: u32 = 1 << 20;
-/// From so many bytes on, other threads had better read ahead or write while the program goes on.
+/// From so many bytes on, other threads had better read ahead while the program goes on.
 const MUCH_DATA: u32 = 64 << 10;
 
 /// What turned out when the kernel and the daemon met, shared with the mount.
@@ -71,10 +74,6 @@ impl Server {
 
     pub fn negotiated(&self) -> Arc<Negotiated> {
         Arc::clone(&self.negotiated)
-    }
-
-    fn turn_with_data(&self, request: &Request, size: u32) -> Turn<'_> {
-        self.beside.turn(if size < MUCH_DATA { request.pid() } else { 0 })
     }
 
     fn entry_done(reply: ReplyEntry) -> vfs::Done<vfs::Entry> {
@@ -196,7 +195,8 @@ impl Filesystem for Server {
         let version = config.kernel_abi();
         let epochs = (version.0, version.1) >= (7, EPOCH_MINOR);
         self.negotiated.epochs.store(epochs, Ordering::Relaxed);
-        self.vfs.negotiated(epochs, passthrough);
+        let direct_writes = (version.0, version.1) >= (7, DIRECT_MINOR);
+        self.vfs.negotiated(epochs, passthrough, direct_writes);
         Ok(())
     }
 
@@ -391,7 +391,7 @@ impl Filesystem for Server {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let _turn = self.turn_with_data(request, size);
+        let _turn = self.beside.turn(if size < MUCH_DATA { request.pid() } else { 0 });
         match self.vfs.read(fh.0, offset, size) {
             Ok(data) => reply.data(&data),
             Err(error) => reply.error(errno(&error)),
@@ -410,7 +410,7 @@ impl Filesystem for Server {
         lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let _turn = self.turn_with_data(request, u32::try_from(data.len()).unwrap_or(u32::MAX));
+        let _turn = self.beside.turn(request.pid());
         let kill_suid = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         match self.vfs.write(fh.0, offset, data, lock_owner.map(|owner| owner.0), kill_suid) {
             Ok(written) => reply.written(written),

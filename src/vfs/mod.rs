@@ -64,10 +64,12 @@ impl Vfs {
         Ok(Self { tree: Arc::new(Tree::new(cache, options)?) })
     }
     /// What the kernel turned out to offer, told once before the first request: `epochs` as [`Options::epochs`],
-    /// which it overrides, and `passthrough` likewise.
-    pub fn negotiated(&self, epochs: bool, passthrough: bool) {
+    /// which it overrides, and `passthrough` likewise; with `direct_writes`, what is written to a file without being kept shows at
+    /// once wherever the file is read or mapped.
+    pub fn negotiated(&self, epochs: bool, passthrough: bool, direct_writes: bool) {
         self.tree.set_epochs(epochs);
         self.tree.contents.set_passthrough(passthrough);
+        self.tree.contents.set_direct_writes(direct_writes);
     }
     /// What the kernel was shown, for whoever publishes changes.
     pub fn shown(&self) -> Arc<Shown> {

@@ -1,5 +1,6 @@
 //! Open files and directory streams.
 
+use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, MutexGuard, PoisonError};
 use std::collections::HashMap;
 use std::io;
@@ -130,6 +131,10 @@ impl Contents {
             keep_cache: found.keep_cache,
             no_flush: self.backing.is_local() && is_seldom_locked(flags),
             backing: passthrough.then_some(fd),
+            // Who only writes has no use for pages of the kernel's between it and the daemon.
+            direct_io: !passthrough
+                && flags & libc::O_ACCMODE == libc::O_WRONLY
+                && self.direct_writes.load(Ordering::Relaxed),
             stale_attr: found.stale_attr,
             ..Opened::default()
         }

@@ -67,6 +67,7 @@ pub struct Contents {
     backing: Backing,
     options: Options,
     passthrough: AtomicBool,
+    direct_writes: AtomicBool,
     table: Mutex<Table>,
     handles: Handles,
     /// What files looked like when they were locked last.
@@ -101,6 +102,7 @@ impl Contents {
             backing,
             options,
             passthrough,
+            direct_writes: AtomicBool::new(false),
             table,
             handles: Handles::default(),
             locked: Mutex::default(),
@@ -112,6 +114,11 @@ impl Contents {
     /// Whether the kernel can serve data from backing files, as it turned out.
     pub fn set_passthrough(&self, passthrough: bool) {
         self.passthrough.store(passthrough, Ordering::Relaxed);
+    }
+
+    /// Whether files that are only written had better not be kept by the kernel, as it turned out.
+    pub fn set_direct_writes(&self, direct_writes: bool) {
+        self.direct_writes.store(direct_writes, Ordering::Relaxed);
     }
 
     /// Number of nodes that the kernel knows.

@@ -270,7 +270,7 @@ fn names_are_kept_for_long_only_if_the_kernel_can_be_told() {
     let kept = || world.find("by-attr/lr/0.1/e1").unwrap().entry_ttl;
     assert!(kept().as_secs() > 60);
     assert!(world.find("where/_timestamp > -1d/e1").unwrap().entry_ttl.is_zero(), "changes with time");
-    world.vfs.negotiated(false, false);
+    world.vfs.negotiated(false, false, false);
     assert!(kept().is_zero());
     assert!(world.find("by-attr/lr/0.1").unwrap().attr_ttl.is_zero());
     assert!(world.find("entries").unwrap().entry_ttl.as_secs() > 60);
