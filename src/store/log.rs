@@ -32,6 +32,8 @@ pub(super) struct Position {
     pub reload: bool,
     /// When something new was last seen in it, in uptime of the machine.
     pub moved: Option<Duration>,
+    /// This generation, open to write, and what it looked like then.
+    pub writer: Option<(Arc<File>, sys::Stat)>,
 }
 
 /// What stands under the log's name.
@@ -241,6 +243,7 @@ impl Store {
             digest,
             reload: true,
             moved: Some(self.sys.uptime()),
+            writer: None,
         };
         position.mark = self.mark(file, size)?;
         position.reload = false;
@@ -258,11 +261,16 @@ impl Locked<'_> {
         self.log = None;
         let mut position = hold(&store.position);
         let (followed, log) = store.patiently(&mut position, |position| {
-            // By name, anew: the descriptor that is followed may be another file's by now, or its attributes old.
-            let (file, stat) = store.open_own_log(&self.taken, position)?;
-            let look = Look { file: Some(Arc::new(file)), stat };
+            let (file, stat) = if let Some(known) = store.known_log(position)? {
+                known
+            } else {
+                let (file, stat) = store.open_own_log(&self.taken, position)?;
+                (Arc::new(file), stat)
+            };
+            let look = Look { file: Some(Arc::clone(&file)), stat };
             let mut followed = store.pass(position, &look, sink)?;
-            let file = look.file.ok_or(StoreError::NotACache(NO_LOG))?;
+            let same = position.generation.as_ref().is_some_and(|generation| generation.id == stat.id);
+            position.writer = same.then(|| (Arc::clone(&file), stat));
             if stat.size > position.offset {
                 let whole = store.mend(&file, position.offset, stat.size)?;
                 if let Some(line) = whole {
@@ -281,6 +289,25 @@ impl Locked<'_> {
 }
 
 impl Store {
+    /// The log that is open to write already, if it is the one of that name. The descriptor that is followed may be another
+    /// file's by now: so it is looked at by name, and elsewhere than on a local file system, where attributes may be old, opened.
+    fn known_log(&self, position: &Position) -> Result<Option<(Arc<File>, sys::Stat)>, StoreError> {
+        let generation = position.generation.as_ref().filter(|_| self.local && !position.reload);
+        let (Some(generation), Some((writer, then))) = (generation, &position.writer) else {
+            return Ok(None);
+        };
+        // Whoever has been locked out since shall not write.
+        let open_to = |stat: &sys::Stat| (stat.mode, stat.uid, stat.gid);
+        match sys::retry(|| self.sys.stat(self.dir(), LOG)) {
+            Ok(stat) if stat.id == generation.id && open_to(&stat) == open_to(then) => {
+                Ok(Some((Arc::clone(writer), stat)))
+            }
+            Ok(_) => Ok(None),
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(source) => Err(StoreError::Io { doing: "looking at the log", source }),
+        }
+    }
+
     /// Opens the log to write, and makes it if need be.
     pub(super) fn open_log(&self, position: &Position) -> Result<(File, sys::Stat), StoreError> {
         const DOING: &str = "opening the log";

@@ -148,6 +148,7 @@ impl Store {
             digest,
             reload: false,
             moved: Some(self.sys.uptime()),
+            writer: None,
         };
         self.publish(&position);
         Ok(Some(generation))
