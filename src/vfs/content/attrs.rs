@@ -1,12 +1,14 @@
 //! Attributes and extended attributes.
 
 use std::ffi::OsStr;
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use super::{Contents, c_string};
+use super::{Contents, Root, c_string, root_name};
 use crate::backing::{self, component, credentials};
+use crate::name::Id;
 use crate::vfs::{Attr, Caller, Error, Ino, Result, SetAttr, SetTime};
 
 impl Contents {
@@ -46,13 +48,26 @@ impl Contents {
         Ok(self.attributes(&mut self.table(), ino, &stat))
     }
 
-    /// Whether `caller` may write in the directory by its permission bits (root may; with `impersonate` the caller's credentials
-    /// count).
-    pub fn may_write(&self, caller: &Caller, ino: Ino) -> Result<bool> {
-        let directory = self.directory(ino)?;
-        let fd = directory.as_ref().map_or(self.backing.cache(), |directory| directory.as_fd());
-        let _caller = self.take_on(caller)?;
-        match backing::access(fd, libc::W_OK) {
+    /// Whether `caller` may change the attributes of an entry: whether its directory, or without one that of the cache, may be written
+    /// to by its permission bits (root may; with `impersonate` the caller's credentials count).
+    pub fn may_change(&self, caller: &Caller, id: &Id) -> Result<bool> {
+        let root = Root::Entries(id.clone());
+        let (cache, name) = (self.backing.cache(), root_name(&root)?);
+        let mut result = if self.options.impersonate {
+            // The caller need not be one who may search the directory of the cache.
+            let directory = self.open_directory(&root)?;
+            let _caller = self.take_on(caller)?;
+            backing::access(directory.as_ref().map_or(cache, AsFd::as_fd), libc::W_OK)
+        } else if self.stat_root(&root)?.is_some() {
+            backing::access_at(cache, &name, libc::W_OK)
+        } else {
+            backing::access(cache, libc::W_OK)
+        };
+        if matches!(&result, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            // Gone in between.
+            result = backing::access(cache, libc::W_OK);
+        }
+        match result {
             Ok(()) => Ok(true),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS)) => {
                 Ok(false)

@@ -161,6 +161,12 @@ impl Contents {
         Ok(entry)
     }
 
+    /// What the directory of an entry looks like, as [`Self::root`] tells it, but for the id: nothing is counted.
+    pub fn root_attr(&self, root: &Root) -> Result<Attr> {
+        let stat = self.stat_root(root)?.map_or_else(|| self.stat_missing(), Ok)?;
+        Ok(attr_of(0, &stat))
+    }
+
     /// If the node is an entry's own directory: which.
     pub fn as_root(&self, ino: Ino) -> Option<Root> {
         match self.table().get(ino)? {
@@ -349,7 +355,8 @@ impl Contents {
         Ok(Some(at))
     }
 
-    fn open_root(&self, ino: Ino, root: &Root) -> Result<Option<Arc<OwnedFd>>> {
+    /// An entry's directory; none if there is no directory of that name.
+    fn open_directory(&self, root: &Root) -> Result<Option<OwnedFd>> {
         let missing = |error: &io::Error| {
             matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
         };
@@ -357,11 +364,15 @@ impl Contents {
             let name = root_name(root)?;
             backing::open_at(base.as_fd(), &name, libc::O_PATH | libc::O_DIRECTORY)
         });
-        let fd = match opened {
-            Ok(fd) => Arc::new(fd),
-            Err(error) if missing(&error) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
+        match opened {
+            Ok(fd) => Ok(Some(fd)),
+            Err(error) if missing(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn open_root(&self, ino: Ino, root: &Root) -> Result<Option<Arc<OwnedFd>>> {
+        let Some(fd) = self.open_directory(root)?.map(Arc::new) else { return Ok(None) };
         let file = FileId::of(&backing::stat(fd.as_fd())?);
         let mut closing = Closing::new();
         let mut table = self.table();

@@ -410,15 +410,21 @@ fn numbers_of_readdir_are_those_of_stat() {
 }
 
 #[test]
-fn whoever_may_write() {
+fn whoever_may_write_the_directory_may_change_attributes() {
     let world = World::new();
-    fs::create_dir(world.path("e1")).unwrap();
-    let root = world.root("e1");
-    assert!(world.contents.may_write(&world.me, root).unwrap());
-    if world.me.uid != 0 {
-        fs::set_permissions(world.path("e1"), fs::Permissions::from_mode(0o555)).unwrap();
-        assert!(!world.contents.may_write(&world.me, root).unwrap());
+    for name in ["e1", "elsewhere"] {
+        fs::create_dir(world.path(name)).unwrap();
     }
+    std::os::unix::fs::symlink("elsewhere", world.path("link")).unwrap();
+    let may = |id: &str| world.contents.may_change(&world.me, &Id::new(id).unwrap()).unwrap();
+    assert!(["e1", "none", "link"].into_iter().all(may));
+    if world.me.uid != 0 {
+        for name in ["e1", "elsewhere"] {
+            fs::set_permissions(world.path(name), fs::Permissions::from_mode(0o555)).unwrap();
+        }
+        assert_eq!(["e1", "none", "link"].map(may), [false, true, true], "no link is followed");
+    }
+    assert_eq!(world.contents.table().sizes(), (0, 0), "nothing is kept of them");
 }
 
 #[test]

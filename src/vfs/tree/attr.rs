@@ -120,24 +120,17 @@ impl Tree {
         Ok(file(&self.cache_stat()?, size, mtime))
     }
 
-    /// Attributes of an entry's own directory.
-    fn root_attr(&self, root: Root) -> Result<Attr> {
-        let entry = self.contents.root(root)?;
-        self.contents.forget(entry.attr.ino, 1);
-        Ok(entry.attr)
-    }
-
     fn look_attrs(&self, root: &Root) -> Result<Look> {
         let id = id_of(root);
         self.row(id)?;
-        let mut attr = self.root_attr(root.clone())?;
+        let mut attr = self.contents.root_attr(root)?;
         attr.mode = libc::S_IFDIR | attr.mode & 0o777;
         (attr.size, attr.blocks, attr.nlink) = (0, 0, 1);
         Ok(Look { attr, ttl: Duration::ZERO })
     }
 
     fn look_attribute(&self, id: &Id, size: usize, reserved: bool) -> Result<Look> {
-        let mut attr = self.root_attr(Root::Entries(id.clone()))?;
+        let mut attr = self.contents.root_attr(&Root::Entries(id.clone()))?;
         attr.mode = libc::S_IFREG | attr.mode & if reserved { 0o444 } else { 0o666 };
         (attr.nlink, attr.rdev) = (1, 0);
         set_size(&mut attr, size);

@@ -191,10 +191,7 @@ impl Tree {
     /// Whether the caller may change the attributes of an entry: the permission bits of its directory say so.
     fn may_change(&self, caller: &Caller, id: &Id) -> Result<()> {
         self.writable()?;
-        let entry = self.contents.root(Root::Entries(id.clone()))?;
-        let may = self.contents.may_write(caller, entry.attr.ino);
-        self.contents.forget(entry.attr.ino, 1);
-        if may? { Ok(()) } else { Err(Error::Access) }
+        if self.contents.may_change(caller, id)? { Ok(()) } else { Err(Error::Access) }
     }
 
     /// Changes attributes of an entry.

@@ -49,6 +49,22 @@ fn what_is_written_is_set_by_one_record_at_close() {
 }
 
 #[test]
+fn attributes_through_the_name_that_an_entry_was_given_leave_all_names_with_the_kernel() {
+    let world = World::new();
+    let told = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let count = std::sync::Arc::clone(&told);
+    world.vfs.set_forget_names(Box::new(move || {
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }));
+    world.mkdir("new/lr=1").unwrap();
+    assert_eq!(world.read("new/lr=1/.attrs/lr").unwrap(), "1\n");
+    world.write("new/lr=1/.attrs/lr", "2").unwrap();
+    assert_eq!(world.stat("new/lr=1/.attrs/lr").unwrap().size, 2);
+    assert_eq!(world.read("new/lr=1/.attrs/lr").unwrap(), "2\n");
+    assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 0, "it is seen through one path only");
+}
+
+#[test]
 fn a_close_without_a_change_writes_nothing() {
     let world = one();
     let before = world.log();
