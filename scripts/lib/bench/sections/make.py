@@ -39,6 +39,11 @@ def run(bench):
         with Served(bench.limits(), "null", null, THREADS):
             return timed("mkdir", null, count, writers) / count
 
+    def asked_to_set(writers, count):
+        """Seconds of one change of an attribute that changes nothing."""
+        with Served(bench.limits(), "null", null, THREADS):
+            return timed("set", null, count, writers) / count
+
     def set_(directory, writers, count, options=()):
         """Seconds of one change of an attribute, each writer of an entry of its own."""
         with Mount(cache(directory, 64, 64), mountpoint, options):
@@ -46,6 +51,7 @@ def run(bench):
 
     one, sixteen, bare, bare16, null1, null16 = [], [], [], [], [], []
     set1, set16, sync1, sync64, syncset1, syncset64 = [], [], [], [], [], []
+    nullset1, nullset16, nullset64 = [], [], []
     with ext4(memory):
         for _ in range(bench.runs):
             bare.append(timed("make", cache(memory), COUNT, 1) / COUNT)
@@ -56,6 +62,8 @@ def run(bench):
             bare16.append(timed("make", cache(memory), COUNT, 16) / COUNT)
             set1.append(set_(memory, 1, COUNT))
             set16.append(set_(memory, 16, COUNT))
+            nullset1.append(asked_to_set(1, COUNT))
+            nullset16.append(asked_to_set(16, COUNT))
     # What is made durable goes to the disk itself.
     disk = bench.scratch("disk")
     for _ in range(bench.runs):
@@ -63,6 +71,7 @@ def run(bench):
         sync64.append(made(disk, 64, COUNT // 2, ["sync"]))
         syncset1.append(set_(disk, 1, COUNT // 10, ["sync"]))
         syncset64.append(set_(disk, 64, COUNT * 2, ["sync"]))
+        nullset64.append(asked_to_set(64, COUNT * 2))
     table = bench.table
     table.add("mkdir new/lr=...", "mkdir and flocked append, no FUSE", one, bare, round(1 / 0.6, 3))
     table.add("fuser, mkdir of nothing", "mkdir and flocked append, no FUSE", null1, bare)
@@ -74,4 +83,7 @@ def run(bench):
     table.add("the loop without FUSE, 16 writers", "one writer", bare16, bare, faster=True)
     table.add("mkdir new/lr=..., sync, 64 writers", "one writer", sync64, sync1, 20, faster=True)
     table.add("setting an attribute, 16 writers", "one writer", set16, set1, 2.5, faster=True)
+    table.add("fuser, setting nothing, 16 writers", "one writer", nullset16, nullset1, faster=True)
+    table.add("setting an attribute, 16 writers", "fuser, setting nothing", set16, nullset16)
     table.add("setting an attribute, sync, 64 writers", "one writer", syncset64, syncset1, 20, faster=True)
+    table.add("setting an attribute, sync, 64 writers", "fuser, setting nothing", syncset64, nullset64)

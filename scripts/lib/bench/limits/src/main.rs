@@ -3,7 +3,8 @@
 //! ```text
 //! limits serve MNT COUNT THREADS          fuser serving a directory of COUNT static links, until it is unmounted
 //! limits serve MNT COUNT THREADS DIR      the same, of directories: each name that is looked up is looked at in DIR
-//! limits null MNT THREADS                 fuser serving a directory in which mkdir does nothing but succeed, until it is unmounted
+//! limits null MNT THREADS                 fuser serving a directory in which mkdir, and setting attributes of eNNNNNNNN, does nothing
+//!                                         but succeed, until it is unmounted
 //! limits parse LOG                        seconds of one pass over the lines of a log: sonic-rs, simd-json
 //! limits make DIR COUNT WRITERS           mkdir and flocked append, without FUSE
 //! limits mkdir DIR COUNT WRITERS          mkdir of DIR/lr=0.1,seed=N

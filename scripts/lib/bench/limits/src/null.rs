@@ -1,13 +1,13 @@
-//! The least that a filesystem can do for `mkdir`: every name is free, and every directory that is asked for is there at once.
-//! What it costs is what the kernel takes to ask.
+//! The least that a filesystem can do for `mkdir` and extended attributes: every name is free but those that begin with `e`, every
+//! directory that is asked for is there at once, and every attribute set. What it costs is what the kernel takes to ask.
 
 use std::ffi::OsStr;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fuser::{
-    Errno, FileHandle, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, ReplyAttr, ReplyEntry,
-    Request,
+    Errno, FileHandle, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, ReplyAttr, ReplyEmpty,
+    ReplyEntry, Request,
 };
 
 use crate::serve::{TTL, directory, session};
@@ -22,8 +22,25 @@ impl Filesystem for Null {
         Ok(())
     }
 
-    fn lookup(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
-        reply.error(Errno::ENOENT);
+    fn lookup(&self, _request: &Request, _parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if !name.as_encoded_bytes().starts_with(b"e") {
+            return reply.error(Errno::ENOENT);
+        }
+        let ino = self.next.fetch_add(1, Ordering::Relaxed);
+        reply.entry(&TTL, &directory(ino), Generation(0));
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
     }
 
     fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
