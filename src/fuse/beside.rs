@@ -204,7 +204,9 @@ impl Beside {
             return;
         }
         if !processors::calm() {
-            return self.put_off(&mut self.lock());
+            // That passes, and was told at once: nothing was tried in vain.
+            self.pause_ends.store(self.now() + nanos(TICK), Ordering::Relaxed);
+            return;
         }
         // Not under the lock: this may wait for the program, which may wait for an answer.
         let seen = Seen::new(program).and_then(|seen| Ok((seen.processor()?, seen)));
