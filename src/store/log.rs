@@ -269,8 +269,9 @@ impl Locked<'_> {
             };
             let look = Look { file: Some(Arc::clone(&file)), stat };
             let mut followed = store.pass(position, &look, sink)?;
+            // Elsewhere it is closed at the end: a file that is open to write on several nodes is cached by none.
             let same = position.generation.as_ref().is_some_and(|generation| generation.id == stat.id);
-            position.writer = same.then(|| (Arc::clone(&file), stat));
+            position.writer = (store.local && same).then(|| (Arc::clone(&file), stat));
             if stat.size > position.offset {
                 let whole = store.mend(&file, position.offset, stat.size)?;
                 if let Some(line) = whole {

@@ -215,3 +215,31 @@ fn a_file_that_is_stale_for_ever_is_an_error_and_no_endless_loop() {
         assert_eq!(lines.texts(), [record("a", "1")], "{op:?}");
     }
 }
+
+#[test]
+fn the_log_is_opened_to_write_once_and_anew_when_it_may_be_another_or_nodes_share_it() {
+    let dir = cache(format!("{}\n", record("a", "1")).as_bytes());
+    let faulty = Arc::new(Faulty::default());
+    let sys = Arc::clone(&faulty) as Arc<dyn sys::Sys>;
+    let mut store = Store::open_with(sys, dir.path(), &Options::default()).unwrap();
+    assert!(store.local, "the temporary directory of this test is local");
+    let path = dir.path().join("_entries");
+    let opens = |store: &Store| {
+        let before = faulty.count(Op::Open);
+        let mut locked = store.lock().unwrap();
+        locked.catch_up(&mut Lines::default()).unwrap();
+        locked.append(format!("{}\n", record("b", "2")).as_bytes()).unwrap();
+        faulty.count(Op::Open) - before
+    };
+    assert_eq!([opens(&store), opens(&store), opens(&store)], [1, 0, 0]);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!([opens(&store), opens(&store)], [1, 0], "who may write has changed");
+    fs::copy(&path, dir.path().join("copy")).unwrap();
+    fs::rename(dir.path().join("copy"), &path).unwrap();
+    assert_eq!([opens(&store), opens(&store)], [1, 0], "it was replaced");
+    store.local = false;
+    assert_eq!([opens(&store), opens(&store)], [1, 1]);
+    store.local = true;
+    assert_eq!([opens(&store), opens(&store)], [1, 0], "nothing is kept open where nodes share it");
+    assert_eq!(String::from_utf8(log_of(dir.path())).unwrap().lines().count(), 12);
+}
