@@ -3,8 +3,10 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
+use std::time::Duration;
 
 use common::{Cache, Mount, Options, User, binary, is_root, read, run};
 
@@ -60,6 +62,17 @@ fn root_gets_it_unless_told_otherwise() {
     assert!(status(&["--json"]).contains(&format!("\"passthrough\": {in_use}")));
     let without = cache.mount_with("nopassthrough");
     assert!(!is_in_use(&without));
+    let ahead = |mount: &Mount| {
+        let device = fs::metadata(mount.path()).unwrap().dev();
+        format!("/sys/class/bdi/{}:{}/read_ahead_kb", rustix::fs::major(device), rustix::fs::minor(device))
+    };
+    // Not where what describes the kernel is only for reading.
+    if in_use && OpenOptions::new().write(true).open(ahead(&without)).is_ok() {
+        let kib = |mount: &Mount| read(ahead(mount)).trim().parse::<u32>().unwrap();
+        common::poll("who reads through the daemon reads ahead more", Duration::from_secs(20), || {
+            (kib(&without) > kib(&mount)).then_some(())
+        });
+    }
 }
 
 #[test]
