@@ -103,8 +103,8 @@ impl Keys {
         range.map(|(_, &number)| number).collect()
     }
 
-    /// Calls `visit` with every leaf of an object, given by its members, as [`crate::name::flatten`] gives them, and with every element of an
-    /// array under `KEY[]`.
+    /// Calls `visit` with every leaf of an object, given by its members, as [`crate::name::flatten`] gives them, and with every
+    /// element of an array under `KEY[]`.
     pub(super) fn walk<'o>(
         &mut self,
         members: impl IntoIterator<Item = Member<'o, 'o>>,
