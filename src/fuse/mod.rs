@@ -1,16 +1,19 @@
 //! The only user of `fuser`: decode, call [`crate::vfs`], map the error, reply.
 
+mod below;
 mod beside;
 mod convert;
+mod names;
 mod passthrough;
 mod readahead;
 mod server;
 mod unmount;
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, OpenOptions};
+use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
@@ -21,6 +24,8 @@ use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use crate::cache::Cache;
 use crate::vfs::{self, Vfs};
 
+use self::below::Device;
+use self::names::Names;
 use self::server::Server;
 
 /// What `-o` asks of the kernel and the daemon.
@@ -86,16 +91,28 @@ impl Mount {
         }
         negotiated.set_notifier(session.notifier());
         let device = session.as_fd().try_clone_to_owned()?;
-        if negotiated.epochs() {
-            let device = File::from(device.try_clone()?);
-            let shown = vfs.shown();
-            publisher.set_hook(Box::new(move |published| shown.forget(published, || forget_names(&device))));
-            let device = File::from(session.as_fd().try_clone_to_owned()?);
-            vfs.set_forget_names(Box::new(move || forget_names(&device)));
+        let names = if negotiated.epochs() { Some(Arc::new(Names::new(&device)?)) } else { None };
+        if let Some(names) = &names {
+            let (shown, hooked) = (vfs.shown(), Arc::clone(names));
+            publisher.set_hook(Box::new(move |published| shown.forget(published, || hooked.forget())));
+            let names = Arc::clone(names);
+            vfs.set_forget_names(Box::new(move || names.forget()));
         }
         let mount = Self { _session: ManuallyDrop::new(session.spawn()?), ended, mountpoint, device };
-        if is_root() && !backings.is_enabled() {
-            readahead::set(&mount.mountpoint);
+        // The mount answers from here on.
+        match device_of(&mount.mountpoint) {
+            Ok(number) => {
+                if is_root() && !backings.is_enabled() {
+                    readahead::set(number);
+                }
+                if let Some(names) = names {
+                    let vfs = Arc::downgrade(&vfs);
+                    below::watch(number, move |something| names.hold(something, &vfs));
+                }
+            }
+            Err(error) => {
+                log::warn!("{} does not say which device it is: {error}", mount.mountpoint.display());
+            }
         }
         Ok(mount)
     }
@@ -166,22 +183,10 @@ fn config(options: &MountOptions, below: u64) -> Config {
     config
 }
 
-/// Tells the kernel to ask again for every name that it keeps (`FUSE_NOTIFY_INC_EPOCH`, Linux 6.16). It takes no lock of the
-/// kernel that a request could hold, so it may be sent from anywhere.
-fn forget_names(mut device: &File) {
-    const INC_EPOCH: i32 = 8;
-    /// Of `fuse_out_header`: length, code, and no request that this answers.
-    const LENGTH: u32 = 16;
-    let mut message = [0; 16];
-    let (length, rest) = message.split_at_mut(4);
-    length.copy_from_slice(&LENGTH.to_ne_bytes());
-    if let Some(code) = rest.get_mut(..4) {
-        code.copy_from_slice(&INC_EPOCH.to_ne_bytes());
-    }
-    // One write is one message.
-    if let Err(error) = device.write_all(&message) {
-        log::debug!("the kernel was not told of new names: {error}");
-    }
+/// The device that a live mount is.
+fn device_of(mountpoint: &Path) -> io::Result<Device> {
+    let number = fs::metadata(mountpoint)?.dev();
+    Ok((libc::major(number), libc::minor(number)))
 }
 
 fn is_root() -> bool {

@@ -71,6 +71,10 @@ impl Vfs {
         self.tree.contents.set_passthrough(passthrough);
         self.tree.contents.set_direct_writes(direct_writes);
     }
+    /// Whether the kernel may be told to forget names, so that it may keep those that can change: as [`Options::epochs`].
+    pub fn keep_names(&self, keep: bool) {
+        self.tree.set_epochs(keep);
+    }
     /// What the kernel was shown, for whoever publishes changes.
     pub fn shown(&self) -> Arc<Shown> {
         Arc::clone(&self.tree.shown)

@@ -98,7 +98,7 @@ impl Tree {
     /// The directory of an entry. It may be made, and its entry deleted, behind the mount.
     pub(super) fn enter_root(&self, root: Root) -> Result<Entry> {
         let mut entry = self.contents.root(root)?;
-        entry.entry_ttl = if self.view_ttl().is_zero() { SHORT } else { LONG };
+        entry.entry_ttl = self.view_ttl().max(SHORT);
         Ok(entry)
     }
 

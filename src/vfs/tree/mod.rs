@@ -45,8 +45,10 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::view::{Dir, NoName, Set};
 
-/// How long the kernel may keep what changes only with the kernel being told.
+/// How long the kernel may keep what does not change.
 const LONG: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long it may keep names that it can be told to forget: not for ever, since it is not told while something is mounted below.
+const KEPT: Duration = Duration::from_secs(30);
 /// How long it may keep what another process may change behind the mount.
 const SHORT: Duration = Duration::from_secs(1);
 
@@ -142,7 +144,7 @@ impl Tree {
     /// How long the kernel may keep the names of views, which change whenever an attribute does. That such a name may be shown is
     /// noted before it is looked for; see [`Shown`].
     fn view_ttl(&self) -> Duration {
-        if self.epochs.load(Ordering::Relaxed) { LONG } else { Duration::ZERO }
+        if self.epochs.load(Ordering::Relaxed) { KEPT } else { Duration::ZERO }
     }
 
     fn place(&self, ino: Ino) -> Result<Arc<Place>> {
