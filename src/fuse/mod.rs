@@ -9,11 +9,12 @@ mod readahead;
 mod server;
 mod unmount;
 
-use std::fs::{self, OpenOptions};
+use std::ffi::CString;
+use std::fs::OpenOptions;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
@@ -99,7 +100,6 @@ impl Mount {
             vfs.set_forget_names(Box::new(move || names.forget()));
         }
         let mount = Self { _session: ManuallyDrop::new(session.spawn()?), ended, mountpoint, device };
-        // The mount answers from here on.
         match device_of(&mount.mountpoint) {
             Ok(number) => {
                 if is_root() && !backings.is_enabled() {
@@ -183,10 +183,15 @@ fn config(options: &MountOptions, below: u64) -> Config {
     config
 }
 
-/// The device that a live mount is.
+/// The device that a mount is. Its root's attributes are not asked for: this waits for no request.
 fn device_of(mountpoint: &Path) -> io::Result<Device> {
-    let number = fs::metadata(mountpoint)?.dev();
-    Ok((libc::major(number), libc::minor(number)))
+    let path = CString::new(mountpoint.as_os_str().as_bytes())?;
+    // SAFETY: plain numbers, which may be zero.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path ends in NUL, and the buffer outlives the call.
+    let result =
+        unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), libc::AT_STATX_DONT_SYNC, 0, &raw mut found) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok((found.stx_dev_major, found.stx_dev_minor)) }
 }
 
 fn is_root() -> bool {
