@@ -4,20 +4,9 @@
 mod common;
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
-use common::{Cache, Mount, is_root, poll, read, run};
-
-/// Unmounts at the end.
-struct Unmount(PathBuf);
-
-impl Drop for Unmount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
-}
+use common::{Cache, Mount, Mounted, is_root, poll, read};
 
 /// Sets an attribute, and looks where the entry is by it, now and before.
 fn change(mount: &Mount, value: u32) {
@@ -38,8 +27,7 @@ fn what_is_mounted_below_stays() {
     fs::create_dir_all(cache.join("e1/d")).unwrap();
     let mount = cache.mount();
     let at = mount.join("entries/e1/d");
-    run(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&at)).ok();
-    let mounted = Unmount(at.clone());
+    let mounted = Mounted::new("tmpfs", "rw", &at);
     fs::write(at.join("f"), "there").unwrap();
     let is_said = |what: &str| {
         poll(what, Duration::from_secs(20), || mount.log().contains(what).then_some(()));

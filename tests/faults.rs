@@ -5,27 +5,10 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Cache, Mount, Options, User, binary, errno, ls, poll, put, read, run};
-
-/// A small file system in memory on the cache's directory, unmounted at the end.
-struct Small<'c>(&'c Path);
-
-impl<'c> Small<'c> {
-    fn on(cache: &'c Cache, options: &str) -> Self {
-        run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(cache.path())).ok();
-        Self(cache.path())
-    }
-}
-
-impl Drop for Small<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0).output();
-    }
-}
+use common::{Cache, Mount, Mounted, Options, User, binary, errno, ls, poll, put, read, run};
 
 fn soon(what: &str, mut ask: impl FnMut() -> bool) {
     poll(what, Duration::from_secs(5), || ask().then_some(()));
@@ -34,7 +17,7 @@ fn soon(what: &str, mut ask: impl FnMut() -> bool) {
 #[test]
 fn a_full_disk_is_enospc_and_nothing_is_lost() {
     let cache = Cache::new();
-    let small = Small::on(&cache, "size=1m,mode=755");
+    let small = Mounted::new("tmpfs", "size=1m,mode=755", cache.path());
     let mount = cache.mount();
     let first = mount.make("k=1,big=0");
     let filler = mount.join("entries").join(&first).join("filler");
@@ -162,7 +145,7 @@ fn nix_uid() -> u32 {
 #[test]
 fn a_read_only_file_system_is_served_read_only() {
     let cache = Cache::new();
-    let small = Small::on(&cache, "size=1m,mode=755");
+    let small = Mounted::new("tmpfs", "size=1m,mode=755", cache.path());
     cache.add("e1", 1.0, r#""k": 1"#);
     run(Command::new("mount").args(["-o", "remount,ro"]).arg(cache.path())).ok();
     let point = common::scratch();
@@ -179,7 +162,7 @@ fn a_read_only_file_system_is_served_read_only() {
 #[test]
 fn what_the_mount_below_refuses_is_refused() {
     let cache = Cache::new();
-    let small = Small::on(&cache, "size=1m,mode=755,nodev,nosuid,noexec");
+    let small = Mounted::new("tmpfs", "size=1m,mode=755,nodev,nosuid,noexec", cache.path());
     cache.add("e1", 1.0, r#""k": 1"#);
     let (device, program) = (cache.join("e1/null"), cache.join("e1/true"));
     run(Command::new("mknod").arg("-m666").arg(&device).args(["c", "1", "3"])).ok();

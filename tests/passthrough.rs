@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Cache, Mount, Options, User, binary, is_root, read, run};
+use common::{Cache, Mount, Mounted, Options, User, binary, is_root, read, run};
 
 const SIZE: usize = 8 << 20;
 
@@ -91,31 +91,19 @@ fn what_lies_on_a_stack_of_file_systems_does_not() {
     }
     let dir = common::scratch();
     // An upper directory must not lie on an overlay, as a container's does.
-    let mounted = run(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(dir.path()));
-    mounted.ok();
-    let guard = Unmount(dir.path().to_owned());
+    let outer = Mounted::new("tmpfs", "rw", dir.path());
     for name in ["lower", "upper", "work", "all"] {
         fs::create_dir(dir.path().join(name)).unwrap();
     }
     let layers = format!("lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work", dir.path().display());
-    run(Command::new("mount").args(["-t", "overlay", "-o", &layers, "overlay"]).arg(dir.path().join("all")))
-        .ok();
-    let inner = Unmount(dir.path().join("all"));
-    fs::create_dir_all(inner.0.join("cache/e1")).unwrap();
-    fs::write(inner.0.join("cache/e1/big"), vec![7; SIZE]).unwrap();
-    fs::write(inner.0.join("cache/_entries"), "{\"@\": \"e1\", \"$\": 1.0}\n").unwrap();
-    let mount = Mount::new(&inner.0.join("cache"), &Options::default());
+    let all = dir.path().join("all");
+    let inner = Mounted::new("overlay", &layers, &all);
+    fs::create_dir_all(all.join("cache/e1")).unwrap();
+    fs::write(all.join("cache/e1/big"), vec![7; SIZE]).unwrap();
+    fs::write(all.join("cache/_entries"), "{\"@\": \"e1\", \"$\": 1.0}\n").unwrap();
+    let mount = Mount::new(&all.join("cache"), &Options::default());
     assert!(!is_in_use(&mount));
     mount.stop();
     drop(inner);
-    drop(guard);
-}
-
-/// Unmounts at the end.
-struct Unmount(std::path::PathBuf);
-
-impl Drop for Unmount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
+    drop(outer);
 }

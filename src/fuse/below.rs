@@ -55,18 +55,18 @@ fn wait(mounts: &File) -> io::Result<()> {
 
 /// Whether a mount stands on a directory of a device, by what `/proc/self/mountinfo` says; none if the device is mounted nowhere.
 fn is_something_below(mounts: &str, (major, minor): Device) -> Option<bool> {
-    let device = format!("{major}:{minor}");
-    // As in `36 35 98:0 /root /at rw …`: id, id of the mount that it stands on, device.
-    let fields = |line: &str| {
-        let mut fields = line.split(' ').map(str::to_owned);
+    /// As in `36 35 98:0 /root /at rw …`: id, id of the mount that it stands on, device.
+    fn fields(line: &str) -> Option<(&str, &str, &str)> {
+        let mut fields = line.split(' ');
         Some((fields.next()?, fields.next()?, fields.next()?))
-    };
-    let all: Vec<_> = mounts.lines().filter_map(fields).collect();
-    let ours: HashSet<_> = all.iter().filter(|(_, _, of)| *of == device).map(|(id, ..)| id).collect();
+    }
+    let device = format!("{major}:{minor}");
+    let all = || mounts.lines().filter_map(fields);
+    let ours: HashSet<_> = all().filter(|&(_, _, of)| of == device).map(|(id, ..)| id).collect();
     if ours.is_empty() {
         return None;
     }
-    Some(all.iter().any(|(_, below, _)| ours.contains(below)))
+    Some(all().any(|(_, below, _)| ours.contains(below)))
 }
 
 #[cfg(test)]
