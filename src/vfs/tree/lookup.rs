@@ -11,6 +11,7 @@ use super::{LONG, SHORT, Tree, now, text};
 use crate::backing::Stat;
 use crate::index::{Index, Row};
 use crate::name::{Id, Key, flatten, pairs_to_list, parse_pairs};
+use crate::sync::atomic::Ordering;
 use crate::value::{Leaf, Object, Value};
 use crate::vfs::content::Root;
 use crate::vfs::{CONTENT_BIT, Caller, Entry, Error, Ino, LINK_BIT, Result};
@@ -65,7 +66,10 @@ impl Tree {
         match found {
             Found::Dir(dir) => self.enter(Place::View(dir)),
             Found::File(file) => self.enter(Place::File(set.clone(), file)),
-            Found::Link(row) => self.enter_link(parent, set, row),
+            Found::Link(row) => {
+                self.links_looked_at.store(true, Ordering::Relaxed);
+                self.enter_link(parent, set, row)
+            }
             Found::Spelling(target) => {
                 self.enter(Place::Spelling { dir: Arc::clone(place), name: name.to_owned(), target })
             }
@@ -214,6 +218,7 @@ impl Tree {
     /// Target of a symbolic link.
     pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
         if ino & LINK_BIT != 0 {
+            self.links_looked_at.store(true, Ordering::Relaxed);
             let (view, row) = split_link(ino);
             let set = self.table.set_of_view(view).ok_or(Error::Stale)?;
             let id = self.cache.index().id(Row(row)).ok_or(Error::Stale)?;

@@ -61,6 +61,8 @@ pub(super) struct Tree {
     options: Options,
     epochs: AtomicBool,
     pub shown: Arc<Shown>,
+    /// Whether a link in a set directory was looked up, or read, since one was listed.
+    links_looked_at: AtomicBool,
     started: Time,
     table: Table,
     sets: Sets,
@@ -124,6 +126,7 @@ impl Tree {
             locks: Locks::default(),
             epochs: AtomicBool::new(options.epochs),
             shown: Arc::default(),
+            links_looked_at: AtomicBool::default(),
             options,
             started: time_of(now()),
             table: Table::new(),

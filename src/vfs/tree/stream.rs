@@ -48,6 +48,8 @@ type Add<'a> = dyn FnMut(&DirEntry, Option<(&Set, u32)>) -> bool + 'a;
 
 /// `.` and `..` come first.
 const DOTS: u64 = 2;
+/// To give so many links with their attributes takes less time than one more request.
+const FEW_LINKS: usize = 16;
 
 impl Names {
     fn len(&self) -> usize {
@@ -61,6 +63,10 @@ impl Names {
 impl Stream {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_many_links(&self) -> bool {
+        matches!(&self.lock().names, Names::Links(_, rows, _) if rows.len() > FEW_LINKS)
     }
 }
 
@@ -225,6 +231,10 @@ impl Tree {
     }
 
     /// The names of a stream, each looked up; names that are gone by now are left out.
+    ///
+    /// The kernel asks for this at the start of every stream, and later on only if names of the directory are looked up. To take
+    /// a link with its attributes takes the kernel longer than all else about it. So of many links, at the start, none are given,
+    /// unless links were looked at since the listing before: then they probably are again, as by `ls -l`.
     pub fn readdirplus(
         &self,
         caller: &Caller,
@@ -232,11 +242,19 @@ impl Tree {
         cookie: u64,
         add: &mut dyn FnMut(&DirEntry, &Entry) -> bool,
     ) -> Result<()> {
-        self.shown.list();
-        let dir = self.handles.stream(fh)?.ino;
+        let stream = self.handles.stream(fh)?;
+        let names_only =
+            cookie == 0 && stream.has_many_links() && !self.links_looked_at.swap(false, Ordering::Relaxed);
+        if !names_only {
+            self.shown.list();
+        }
+        let dir = stream.ino;
         let cache = LazyCell::new(|| self.cache_stat());
         self.read_names(fh, cookie, &mut |name, link| {
             let dots = name.cookie <= DOTS;
+            if names_only && !dots {
+                return false;
+            }
             let entry = if dots {
                 // The kernel knows them.
                 self.getattr(dir, None).map(|(attr, ttl)| Entry { attr, entry_ttl: ttl, attr_ttl: ttl })

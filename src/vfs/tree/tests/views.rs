@@ -1,7 +1,7 @@
 //! Views: listings, sizes and times, changes through links, tables, kernel caching.
 
 use super::{World, errno, wait};
-use crate::vfs::{Entry, Ino};
+use crate::vfs::{DirEntry, Entry, Ino};
 
 fn sweep() -> World {
     let world = World::new();
@@ -262,6 +262,33 @@ fn readdirplus_counts_what_it_gives() {
     assert!(world.vfs.getattr(taken, None).is_ok());
     world.vfs.forget(taken, 1);
     assert_eq!(errno(world.vfs.getattr(taken, None)).unwrap_err(), libc::ESTALE, "one count was given");
+}
+
+#[test]
+fn many_links_are_given_with_attributes_only_to_who_looks_at_links() {
+    let world = World::new();
+    let ids: Vec<String> = (10..40).map(|number| format!("e{number}")).collect();
+    ids.iter().for_each(|id| world.entry(id, r#"{"lr": 0.1}"#));
+    let ino = world.ino("by-attr/lr/0.1").unwrap();
+    let from = |cookie| {
+        let fh = world.vfs.opendir(&world.caller, ino).unwrap().fh;
+        let mut given = Vec::new();
+        let mut add = |name: &DirEntry, _: &Entry| {
+            given.push(name.name.clone().into_string().unwrap());
+            true
+        };
+        world.vfs.readdirplus(&world.caller, fh, cookie, &mut add).unwrap();
+        world.vfs.releasedir(fh);
+        given
+    };
+    let (dots, all) = (vec![".", ".."], [vec![".", ".."], ids.iter().map(String::as_str).collect()].concat());
+    assert_eq!(from(0), dots, "names are all that is asked for, as far as is known");
+    assert_eq!(from(2), ids, "the kernel knows that they are looked up");
+    world.stat("by-attr/lr/0.1/e12").unwrap();
+    assert_eq!(from(0), all);
+    assert_eq!(from(0), dots, "nobody looked at them");
+    world.link("by-attr/lr/0.1/e12").unwrap();
+    assert_eq!(from(0), all);
 }
 
 #[test]
