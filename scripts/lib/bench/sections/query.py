@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import statistics
 import subprocess
 import sys
 
@@ -55,7 +56,7 @@ def run(bench):
     pairs = [(draw.randrange(seeds(bench.entries)), "node%02d" % draw.randrange(HOSTS)) for _ in range(1000)]
     asked = iter(sorted(set(pairs), key=pairs.index))
     questions = [[next(asked) for _ in range(QUESTIONS)] for _ in range(bench.runs)]
-    times = {name: [] for name in ("ls", "first", "over", "json", "orjson", "jq", "duckdb", "sqlite")}
+    times = {name: [] for name in ("ls", "first", "over", "median", "json", "orjson", "jq", "duckdb", "sqlite")}
     if bench.compares:
         baselines.install({"jq": "jq", "sqlite3": "sqlite3"})
         base = bench.scratch("sqlite")
@@ -78,6 +79,7 @@ def run(bench):
                     times["ls"].append(took)
                 times["first"].append(over[0])
                 times["over"] += over
+                times["median"].append(statistics.median(over) / 1e3)
                 # The baselines answer the last question, and are compared with that answer's time.
                 seed, host = mine[-1]
                 expected = len(os.listdir(view(mountpoint, seed, host)))
@@ -105,9 +107,12 @@ def run(bench):
         return
     for against, key, target in (
         ("json.loads over the log", "json", 5000), ("orjson over the log", "orjson", None), ("jq on the log", "jq", 500),
-        ("DuckDB on the log", "duckdb", 500), ("SQLite with indexes, its shell", "sqlite", 1),
+        ("DuckDB on the log", "duckdb", 500),
     ):
-        table.add(name, against, last, times[key], target, faster=True, at=MILLION)
+        # Those are the question alone, without the start of a program: so is this, as the median of the questions of a mount.
+        table.add(name + ", over ls of nothing", against, times["median"], times[key], target, faster=True, at=MILLION)
+        table.add(name, against, last, times[key], faster=True)
+    table.add(name, "SQLite with indexes, its shell", last, times["sqlite"], 1, faster=True, at=MILLION)
     small(bench)
 
 
