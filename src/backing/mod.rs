@@ -21,10 +21,10 @@ pub use lock::{
 };
 pub use stat::{Stat, StatTime, stat, stat_at};
 pub use sys::{
-    SetTime, VfsStat, access, access_at, chmod, chown, close_duplicate, copy_file_range, descriptor_limit,
-    entries_raw, fallocate, give_back_memory, hard_link, is_local, make_directory, make_node, make_symlink,
-    open_at, open_create, open_directory_stream, read_at, read_link, rename, reopen, seek, seek_directory,
-    set_times, statvfs, sync, truncate, truncate_open, unlink, write_at,
+    SetTime, VfsStat, access, chmod, chown, close_duplicate, copy_file_range, descriptor_limit, entries_raw,
+    fallocate, give_back_memory, hard_link, is_local, make_directory, make_node, make_symlink, open_at,
+    open_create, open_directory_stream, read_at, read_link, rename, reopen, seek, seek_directory, set_times,
+    statvfs, sync, truncate, truncate_open, unlink, write_at,
 };
 pub use xattr::{get_xattr, get_xattr_at, list_xattr, remove_xattr, set_xattr};
 

@@ -204,14 +204,6 @@ pub fn access(fd: BorrowedFd<'_>, mode: c_int) -> io::Result<()> {
     check_long(result).map(drop)
 }
 
-/// The same of a name, which is not followed if it is a symbolic link.
-pub fn access_at(dir: BorrowedFd<'_>, name: &CStr, mode: c_int) -> io::Result<()> {
-    let flags = libc::AT_EACCESS | libc::AT_SYMLINK_NOFOLLOW;
-    // SAFETY: the name ends in NUL; the raw call, because libc emulates it.
-    let result = unsafe { libc::syscall(libc::SYS_faccessat2, dir.as_raw_fd(), name.as_ptr(), mode, flags) };
-    check_long(result).map(drop)
-}
-
 /// Reads up to `size` bytes; fewer only at the end of the file.
 pub fn read_at(fd: BorrowedFd<'_>, position: u64, size: usize) -> io::Result<Vec<u8>> {
     let mut data: Vec<u8> = Vec::with_capacity(size);

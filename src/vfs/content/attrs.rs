@@ -1,12 +1,11 @@
 //! Attributes and extended attributes.
 
 use std::ffi::OsStr;
-use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use super::{Contents, Root, c_string, root_name};
+use super::{Contents, Root, c_string};
 use crate::backing::{self, component, credentials};
 use crate::name::Id;
 use crate::vfs::{Attr, Caller, Error, Ino, Result, SetAttr, SetTime};
@@ -52,22 +51,11 @@ impl Contents {
     /// to by its permission bits (root may; with `impersonate` the caller's credentials count).
     pub fn may_change(&self, caller: &Caller, id: &Id) -> Result<bool> {
         let root = Root::Entries(id.clone());
-        let (cache, name) = (self.backing.cache(), root_name(&root)?);
-        let mut result = if self.options.impersonate {
-            // The caller need not be one who may search the directory of the cache.
-            let directory = self.open_directory(&root)?;
-            let _caller = self.take_on(caller)?;
-            backing::access(directory.as_ref().map_or(cache, AsFd::as_fd), libc::W_OK)
-        } else if self.stat_root(&root)?.is_some() {
-            backing::access_at(cache, &name, libc::W_OK)
-        } else {
-            backing::access(cache, libc::W_OK)
-        };
-        if matches!(&result, Err(error) if error.kind() == io::ErrorKind::NotFound) {
-            // Gone in between.
-            result = backing::access(cache, libc::W_OK);
-        }
-        match result {
+        // The caller need not be one who may search the directory of the cache.
+        let directory = self.open_directory(&root)?;
+        let _caller = self.take_on(caller)?;
+        let held = directory.as_ref().map_or(self.backing.cache(), AsFd::as_fd);
+        match backing::access(held, libc::W_OK) {
             Ok(()) => Ok(true),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS)) => {
                 Ok(false)
