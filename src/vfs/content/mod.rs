@@ -321,8 +321,12 @@ impl Contents {
                 if FileId::of(&stat) == file { Ok(stat) } else { Err(Error::Stale) }
             }
             (Place::Below(..), ..) => Ok(backing::stat(self.descriptor(ino)?.as_fd())?),
-            (Place::Root(_), ..) => match self.directory(ino)? {
-                Some(directory) => Ok(backing::stat(directory.as_fd())?),
+            (Place::Root(root), ..) => match self.stat_root(&root)? {
+                Some(stat) => {
+                    let mut closing = Closing::new();
+                    self.table().set_root_file(ino, Some(FileId::of(&stat)), &mut closing);
+                    Ok(stat)
+                }
                 None => self.stat_missing(),
             },
         }
