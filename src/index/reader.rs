@@ -273,17 +273,19 @@ impl Reader {
     fn look<'l>(&mut self, form: usize, line: &'l [u8]) -> Option<(&'l str, f64)> {
         let Self { forms, tokens, found, columns, keys, hasher, .. } = self;
         let Form { shape, uses } = forms.get(form)?;
-        if !shape.split(line, tokens) || !(line.is_ascii() || std::str::from_utf8(line).is_ok()) {
+        if !shape.split(line, tokens) {
             return None;
         }
+        let line = std::str::from_utf8(line).ok()?;
         found.clear();
         let (mut id, mut time) = ("", 0.0);
         for ((usage, token), place) in uses.iter().zip(&*tokens).zip(shape.places()) {
             let text = line.get(token.start..token.end)?;
             found.push(match (usage, place) {
                 (Use::Id, _) => {
-                    let path = if token.kind == Kind::Plain { inside(text) } else { return None };
-                    id = Id::check(Id::in_path(std::str::from_utf8(path).ok()?)).ok()?;
+                    let path =
+                        if token.kind == Kind::Plain { text.get(1..text.len() - 1)? } else { return None };
+                    id = Id::check(Id::in_path(path)).ok()?;
                     Found::Other
                 }
                 (Use::Time, _) => {
@@ -291,16 +293,16 @@ impl Reader {
                     Found::Other
                 }
                 (Use::Column(column), Place::Attribute(path)) => {
-                    let short = Text::of(line, token.start, token.end);
+                    let short = Text::of(line.as_bytes(), token.start, token.end);
                     let this = columns.get_mut(*column)?;
                     match short.as_ref().and_then(|short| this.recent.get(short)) {
                         Some(code) => Found::Code(code),
                         None if this.loose => Column::look_loosely(text, token.kind)?,
                         None => {
                             let code = if token.kind == Kind::Plain {
-                                this.intern(Probe::Text(inside(text)), hasher)
+                                this.intern(Probe::Text(inside(text.as_bytes())), hasher)
                             } else {
-                                let value = Value::parse(text).ok()?;
+                                let value = Value::parse(text.as_bytes()).ok()?;
                                 let code = this.intern(Probe::of(&value), hasher);
                                 if let Value::Array(elements) = &value
                                     && !elements.is_empty()
@@ -402,7 +404,7 @@ impl Reader {
 
 impl Column {
     /// What a value is, if most are different.
-    fn look_loosely(text: &[u8], kind: Kind) -> Option<Found> {
+    fn look_loosely(text: &str, kind: Kind) -> Option<Found> {
         if kind == Kind::Plain {
             return Some(Found::Text);
         }
@@ -411,7 +413,7 @@ impl Column {
         {
             return Some(Found::Double(double));
         }
-        Value::parse(text).is_ok().then_some(Found::Sound)
+        Value::parse(text.as_bytes()).is_ok().then_some(Found::Sound)
     }
 }
 
@@ -443,6 +445,7 @@ fn inside(text: &[u8]) -> &[u8] {
 }
 
 /// The number that a text is.
-fn number(text: &[u8]) -> Option<Leaf> {
-    Number::new(std::str::from_utf8(text).ok()?).map(|number| Leaf::of(&Value::Number(number)))
+fn number(text: &str) -> Option<Leaf> {
+    let exactly = || Number::new(text).map(|number| Leaf::of(&Value::Number(number)));
+    Number::double(text).map(Leaf::Double).or_else(exactly)
 }

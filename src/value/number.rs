@@ -4,6 +4,9 @@ use std::borrow::Cow;
 
 use super::Leaf;
 
+/// Every integer of at most 15 digits is a double.
+const ALWAYS_EXACT: usize = 15;
+
 /// A number token of Python's JSON, its text kept: `1e-05`, `0.10`, 2**70, `NaN`, `-Infinity`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Number<'a>(Cow<'a, str>);
@@ -20,6 +23,24 @@ impl<'a> Number<'a> {
         Self(Cow::Borrowed(token))
     }
 
+    /// What a text is worth if that is plain to see: it is a number, and a double.
+    pub fn double(text: &str) -> Option<f64> {
+        let digits = text.strip_prefix('-').unwrap_or(text).as_bytes();
+        // Rust takes numbers that begin or end with a point too, words, a plus, and zeros before others.
+        let begins = match digits {
+            [b'0', next, ..] => !next.is_ascii_digit(),
+            [first, ..] => first.is_ascii_digit(),
+            [] => false,
+        };
+        let point = digits.iter().position(|&byte| byte == b'.');
+        let is_plain = match point {
+            Some(point) => digits.get(point + 1).is_some_and(u8::is_ascii_digit),
+            None => text.len() <= ALWAYS_EXACT,
+        };
+        // Adding zero makes -0.0 the one zero.
+        (begins && is_plain).then(|| text.parse().ok()).flatten().map(|double: f64| double + 0.0)
+    }
+
     /// The token.
     pub fn token(&self) -> &str {
         &self.0
@@ -32,8 +53,6 @@ impl<'a> Number<'a> {
 
     /// What the token is worth. Tokens with `.` or `e` are doubles, integer tokens are exact.
     pub(super) fn leaf(&self) -> Leaf {
-        /// Every integer of at most 15 digits is a double.
-        const ALWAYS_EXACT: usize = 15;
         let token = self.token();
         // Every token has a nearest double; Rust's parser takes Python's spellings of the others too.
         let nearest = match token {

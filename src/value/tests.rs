@@ -119,6 +119,22 @@ fn says_where_and_why_a_text_is_refused() {
 }
 
 #[test]
+fn usual_numbers_are_plain_to_see() {
+    for text in ["0", "-7", "0.25", "-0.0", "1e-05", "1.5E+3", "362.08987700971585", "123456789012345"] {
+        assert_eq!(
+            Number::double(text).map(f64::to_bits),
+            Some((text.parse::<f64>().unwrap() + 0.0).to_bits())
+        );
+    }
+    for text in [
+        "", "-", "+1", "01", "-00.5", ".5", "1.", "1.e5", "1..5", "1e", "inf", "nan", "NaN", "Infinity",
+        " 1", "1 ",
+    ] {
+        assert_eq!(Number::double(text), None, "{text:?}");
+    }
+}
+
+#[test]
 fn numbers_are_one_value_whatever_their_spelling() {
     for (spellings, text) in [
         (vec!["1", "1.0", "1e0", "10E-1", "1.00"], "1"),
@@ -394,6 +410,14 @@ proptest! {
     fn doubles_read_back_bit_by_bit(value in any::<f64>()) {
         let token = Number::from(value).token().to_owned();
         prop_assert_eq!(token.parse::<f64>().unwrap().to_bits(), value.to_bits());
+    }
+
+    #[test]
+    fn what_is_plain_to_see_is_so(number in numbers(), other in "-?[-+.0-9eEiInNfa]{0,18}") {
+        for text in [number.token(), &other] {
+            let exactly = Number::new(text).map(|number| Leaf::of(&Value::Number(number)));
+            prop_assert!(Number::double(text).is_none_or(|double| Some(Leaf::Double(double)) == exactly), "{text:?}");
+        }
     }
 
     #[test]
