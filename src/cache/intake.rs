@@ -12,7 +12,7 @@ use super::{CacheError, Inner, Published, hold};
 use crate::index::{Index, Row};
 use crate::name::Id;
 use crate::record::{Locator, Piece, Record, parse_line, parse_record};
-use crate::store::{Generation, Sink, each_line};
+use crate::store::{Generation, Lines, Sink};
 use crate::value::Object;
 
 /// Lines are taken into the index when so many bytes or lines have come together.
@@ -60,17 +60,13 @@ impl Sink for Intake<'_> {
         self.loading = Some(Loading::new(&self.inner.index(), generation));
     }
 
-    fn lines(&mut self, offset: u64, bytes: &[u8]) {
-        if self.failed.is_some() {
-            return;
+    fn lines(&mut self, lines: Lines) -> Vec<u8> {
+        if let Some(loading) = &mut self.loading {
+            let taken = loading.lines(lines);
+            return self.loaded(taken);
         }
-        match &mut self.loading {
-            Some(loading) => {
-                let taken = loading.lines(offset, bytes);
-                self.loaded(taken);
-            }
-            None => each_line(offset, bytes, |at, line| self.line(at, line)),
-        }
+        lines.each(|at, line| self.line(at, line));
+        lines.into_buffer()
     }
 
     fn line(&mut self, at: Locator, line: &[u8]) {
@@ -78,8 +74,7 @@ impl Sink for Intake<'_> {
             return;
         }
         if let Some(loading) = &mut self.loading {
-            let newline = at.offset + line.len() as u64;
-            let taken = loading.lines(at.offset, line).and_then(|()| loading.lines(newline, b"\n"));
+            let taken = loading.lines(Lines::one(at, line));
             self.loaded(taken);
             return;
         }
@@ -205,12 +200,13 @@ impl<'c> Intake<'c> {
     }
 
     /// Gives up a load that failed.
-    fn loaded(&mut self, taken: Result<(), CacheError>) {
-        if let Err(error) = taken {
+    fn loaded(&mut self, taken: Result<Vec<u8>, CacheError>) -> Vec<u8> {
+        taken.unwrap_or_else(|error| {
             // What was gathered is given back at once.
             self.loading = None;
             self.failed = Some(error);
-        }
+            Vec::new()
+        })
     }
 
     /// What has changed.

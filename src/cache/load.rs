@@ -12,20 +12,20 @@ use super::memory::{self, RESERVE};
 use super::publish::Account;
 use crate::index::{Finished, Index, Loader, Part, Reader, Unfinished};
 use crate::record::Locator;
-use crate::store::Generation;
+use crate::store::{CHUNK, Generation, Lines};
 
-/// So many bytes of lines are taken apart together.
-const STRETCH: usize = 4 << 20;
 /// More readers than this find more than one thread can put together.
 const READERS: usize = 4;
-/// So many stretches for each reader may be under way.
-const AHEAD: usize = 3;
+/// So many stretches, of the size in which the log is read, may be under way for each reader.
+const AHEAD: usize = 6;
 /// While it is finished an index takes more than before and after: so many times what it has taken by then.
 const PEAK: u64 = 2;
 /// What this many bytes of the log took tells what the whole will take.
 const TELLING: u64 = 64 << 20;
+/// Room for an id takes less than so many bytes.
+const AN_ID: u64 = 16;
 /// After so many stretches it is looked at how much memory is left.
-const OFTEN: u64 = 4;
+const OFTEN: u64 = 16;
 
 /// A replaced log on its way to become the index.
 #[derive(Debug)]
@@ -33,12 +33,15 @@ pub(super) struct Loading {
     loader: Loader,
     generation: Arc<Generation>,
     account: Account,
-    /// Lines that wait, and where in the log the first one begins.
-    bytes: Vec<u8>,
-    offset: u64,
+    /// Lines that wait: of a small log, for its end.
+    waiting: Option<Lines>,
+    /// Buffers to be used again, but for those of very long lines.
+    spare: Vec<Vec<u8>>,
     readers: Readers,
-    /// Resident memory at the beginning.
+    /// Resident memory at the beginning, and what was then taken for the whole of the log.
     before: u64,
+    /// Number of ids at the beginning; `None`: there is room for all.
+    known: Option<usize>,
     /// Bytes of lines that were loaded.
     loaded: u64,
 }
@@ -46,37 +49,43 @@ pub(super) struct Loading {
 impl Loading {
     /// Of a log that replaces the one that an index shows.
     pub fn new(index: &Index, generation: &Arc<Generation>) -> Self {
+        let loader = Loader::replacing(index);
         Self {
-            loader: Loader::replacing(index),
+            known: Some(loader.len()),
+            loader,
             generation: Arc::clone(generation),
             account: Account::default(),
-            bytes: Vec::new(),
-            offset: 0,
+            waiting: None,
+            spare: Vec::new(),
             readers: Readers::default(),
             before: memory::resident(),
             loaded: 0,
         }
     }
 
-    /// Takes whole lines, each with its `\n`. An error means that there is not memory enough for this log.
-    pub fn lines(&mut self, offset: u64, bytes: &[u8]) -> Result<(), CacheError> {
-        if self.offset + self.bytes.len() as u64 != offset {
-            self.read()?;
-            self.offset = offset;
+    /// Takes lines, and gives a buffer. An error means that there is not memory enough for this log.
+    pub fn lines(&mut self, lines: Lines) -> Result<Vec<u8>, CacheError> {
+        let offset = lines.offset();
+        if let Some(before) = self.waiting.replace(lines) {
+            self.readers.start();
+            self.readers.read(before);
+            while let Some(read) = self.readers.next() {
+                self.take(read);
+            }
+            if self.readers.given.is_multiple_of(OFTEN) {
+                let to_come = self.generation.size().unwrap_or(offset).saturating_sub(offset);
+                self.afford(to_come)?;
+                self.reserve(to_come);
+            }
         }
-        if self.bytes.is_empty() {
-            self.bytes.reserve(STRETCH + (STRETCH >> 2));
-        }
-        self.bytes.extend_from_slice(bytes);
-        if self.bytes.len() >= STRETCH { self.read() } else { Ok(()) }
+        Ok(self.spare.pop().unwrap_or_default())
     }
 
-    /// Whether there is memory for the whole of the log, as far as that can be told from what the lines before an offset took.
-    fn afford(&self, offset: u64) -> Result<(), CacheError> {
-        let size = self.generation.size().unwrap_or(offset).max(offset);
-        let buffers = self.readers.under_way() * STRETCH as u64;
+    /// Whether there is memory for the whole of the log, as far as that can be told from what the lines before so many others took.
+    fn afford(&self, to_come: u64) -> Result<(), CacheError> {
+        let buffers = self.readers.under_way() * CHUNK as u64;
         let taken = memory::resident().saturating_sub(self.before).saturating_sub(buffers);
-        if self.loaded < TELLING && offset > 0 {
+        if self.loaded < TELLING && to_come > 0 {
             // Too little to tell from.
             let available = memory::available();
             return if available < RESERVE {
@@ -85,11 +94,26 @@ impl Loading {
                 Ok(())
             };
         }
-        let whole = u128::from(taken) * u128::from(size) / u128::from(self.loaded.max(1));
-        let whole = u64::try_from(whole).unwrap_or(u64::MAX);
+        let whole = self.whole(taken, to_come);
         let needed = whole.saturating_mul(PEAK).saturating_sub(taken).saturating_add(RESERVE);
         let available = memory::available();
         if available < needed { Err(CacheError::Memory { needed, available }) } else { Ok(()) }
+    }
+
+    /// Once, makes room for as many ids as there will be if what comes is like what was loaded, for growing takes long.
+    fn reserve(&mut self, to_come: u64) {
+        let Some(known) = self.known.take() else { return };
+        let fresh = self.whole((self.loader.len() - known) as u64, to_come);
+        let ids = usize::try_from(fresh).unwrap_or(usize::MAX).saturating_add(known);
+        if memory::available() / PEAK > RESERVE.saturating_add((ids as u64).saturating_mul(AN_ID)) {
+            self.before += self.loader.reserve(ids);
+        }
+    }
+
+    /// What that makes for the whole of the log which is so much for what was loaded.
+    fn whole(&self, loaded: u64, to_come: u64) -> u64 {
+        let whole = u128::from(loaded) * u128::from(self.loaded + to_come) / u128::from(self.loaded.max(1));
+        u64::try_from(whole).unwrap_or(u64::MAX)
     }
 
     /// Takes a malformed stretch.
@@ -99,58 +123,44 @@ impl Loading {
 
     /// The index of all lines, its log, and the log's account.
     pub fn finish(mut self) -> Result<(Index, Arc<Generation>, Account), CacheError> {
-        let last = std::mem::take(&mut self.bytes);
-        if !last.is_empty() {
-            self.readers.read(self.offset, last);
+        if let Some(last) = self.waiting.take() {
+            self.readers.read(last);
         }
         while let Some(read) = self.readers.wait() {
             self.take(read);
         }
+        // Not needed any more, while finishing needs memory.
+        self.spare = Vec::new();
         self.afford(0)?;
         let Self { loader, generation, account, readers, .. } = self;
-        // Not needed any more, while finishing needs memory.
         drop(readers);
         Ok((loader.finish_by(finish), generation, account))
     }
 
-    /// Has the lines that wait read, and takes what was found meanwhile.
-    fn read(&mut self) -> Result<(), CacheError> {
-        let bytes = std::mem::take(&mut self.bytes);
-        let offset = self.offset;
-        self.offset += bytes.len() as u64;
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.readers.start();
-        self.readers.read(offset, bytes);
-        while let Some(read) = self.readers.next() {
-            self.take(read);
-        }
-        if self.readers.given.is_multiple_of(OFTEN) { self.afford(self.offset) } else { Ok(()) }
-    }
-
     fn take(&mut self, read: Read) {
-        let Read { reader, part, bytes } = read;
-        self.loaded += bytes.len() as u64;
+        let Read { reader, part, lines } = read;
+        self.loaded += lines.bytes().len() as u64;
+        let buffer = lines.into_buffer();
+        if buffer.len() <= CHUNK * 2 {
+            self.spare.push(buffer);
+        }
         self.account.records += part.records;
         part.malformed.iter().for_each(|&at| self.account.damage(at));
         self.loader.take(reader, part);
-        if self.bytes.capacity() == 0 {
-            self.bytes = bytes;
-            self.bytes.clear();
-        }
     }
 }
 
-/// Lines to read: the number of the stretch, where it begins, and its bytes.
-type Lines = (u64, u64, Vec<u8>);
-
-/// What was found in a stretch, by which reader; and its bytes, to be used again.
+/// What was found in a stretch, by which reader.
 #[derive(Debug)]
 struct Read {
     reader: usize,
     part: Part,
-    bytes: Vec<u8>,
+    lines: Lines,
+}
+
+fn read(number: usize, reader: &mut Reader, lines: Lines) -> Read {
+    reader.lines(lines.offset(), lines.bytes());
+    Read { reader: number, part: reader.part(), lines }
 }
 
 type Outcome = (u64, std::thread::Result<Read>);
@@ -159,7 +169,8 @@ type Outcome = (u64, std::thread::Result<Read>);
 #[derive(Debug, Default)]
 struct Readers {
     threads: Vec<JoinHandle<()>>,
-    lines: Option<Sender<Lines>>,
+    /// Stretches, with their numbers.
+    lines: Option<Sender<(u64, Lines)>>,
     found: Option<Receiver<Outcome>>,
     /// Found before one that comes earlier in the log.
     early: BTreeMap<u64, std::thread::Result<Read>>,
@@ -185,7 +196,7 @@ impl Readers {
         if count < 2 {
             return;
         }
-        let (lines, queue) = mpsc::channel::<Lines>();
+        let (lines, queue) = mpsc::channel();
         let (sender, found) = mpsc::channel();
         let queue = Arc::new(Mutex::new(queue));
         for number in 0..count {
@@ -194,11 +205,8 @@ impl Readers {
                 let mut reader = Reader::default();
                 loop {
                     let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok((number_of_stretch, offset, bytes)) = next else { return };
-                    let read = catch_unwind(AssertUnwindSafe(|| {
-                        reader.lines(offset, &bytes);
-                        Read { reader: number, part: reader.part(), bytes }
-                    }));
+                    let Ok((number_of_stretch, lines)) = next else { return };
+                    let read = catch_unwind(AssertUnwindSafe(|| read(number, &mut reader, lines)));
                     if sender.send((number_of_stretch, read)).is_err() {
                         return;
                     }
@@ -214,18 +222,16 @@ impl Readers {
     }
 
     /// Gives a stretch to whoever is free; they must come in the order of the log.
-    fn read(&mut self, offset: u64, bytes: Vec<u8>) {
+    fn read(&mut self, lines: Lines) {
         let number = self.given;
         self.given += 1;
-        if let Some(lines) = &self.lines {
+        if let Some(queue) = &self.lines {
             // The threads wait until the sender is gone.
-            let _ = lines.send((number, offset, bytes));
+            let _ = queue.send((number, lines));
             return;
         }
         // Numbers of threads are below that.
-        self.own.lines(offset, &bytes);
-        let part = self.own.part();
-        self.early.insert(number, Ok(Read { reader: READERS, part, bytes }));
+        self.early.insert(number, Ok(read(READERS, &mut self.own, lines)));
     }
 
     /// The next stretch, if it is there or too many are under way.

@@ -55,6 +55,11 @@ fn place(hash: u64, len: usize) -> usize {
     usize::try_from(((hash >> 32) * len as u64) >> 32).unwrap_or(0)
 }
 
+/// The size of a table with room for so many rows.
+fn table_len(rows: usize) -> usize {
+    rows / 3 * 4 + 4
+}
+
 /// So many ids are looked for at a time.
 const TOGETHER: usize = 64;
 
@@ -119,6 +124,15 @@ impl Ids {
         }
     }
 
+    /// Makes room for so many rows in all, and some more, at once. Gives the bytes that it takes.
+    pub(super) fn reserve(&mut self, rows: usize) -> u64 {
+        let rows = rows + rows / 32;
+        if self.table.len() < table_len(rows) {
+            self.resize(rows);
+        }
+        self.table.len() as u64 * 8
+    }
+
     /// Sees to it that so many ids can come without the table growing.
     fn make_room(&mut self, more: usize) {
         let len = self.len() + more;
@@ -154,7 +168,7 @@ impl Ids {
 
     /// Makes a table with room for so many rows.
     fn resize(&mut self, rows: usize) {
-        let mut table = vec![0_u64; rows / 3 * 4 + 4];
+        let mut table = vec![0_u64; table_len(rows)];
         for &entry in self.table.iter().filter(|&&entry| entry != 0) {
             let mut at = place(entry, table.len());
             while table.get(at).is_some_and(|&entry| entry != 0) {

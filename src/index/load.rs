@@ -98,6 +98,21 @@ impl Loader {
         }
     }
 
+    /// Number of ids so far.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Makes room for so many ids in all. Gives about the bytes that were taken for it.
+    pub fn reserve(&mut self, ids: usize) -> u64 {
+        self.ids.reserve(ids)
+    }
+
     /// Takes the next record of the log.
     pub fn add(&mut self, record: &Record<'_>, at: Locator) {
         let (mut reader, mut known) = self.own.take().unwrap_or_default();

@@ -69,8 +69,8 @@ impl Recent {
     pub(super) fn get(&self, text: &Text) -> Option<u32> {
         let entry = self.entries.get(text.place(self.entries.len()))?;
         // As numbers: they are at hand, their bytes in memory are not yet.
-        let ([a, b, c], [x, y, z]) = (entry.text, text.words);
-        ((a ^ x) | (b ^ y) | (c ^ z) == 0 && entry.len == text.len).then_some(entry.number)
+        let differs = entry.text.iter().zip(text.words).fold(0, |all, (one, other)| all | (one ^ other));
+        (differs == 0 && entry.len == text.len).then_some(entry.number)
     }
 
     /// Remembers the number of a text that was not found.

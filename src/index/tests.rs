@@ -728,7 +728,7 @@ proptest! {
     #[test]
     fn readers_find_what_the_parser_finds(
         lines in lines(), cuts in prop::collection::vec(0_usize..100, 0..6), turns in prop::collection::vec(0_usize..2, 7),
-        exprs in prop::collection::vec(exprs(), 10), within in prop::collection::btree_set(0u32..8, 0..6),
+        room in 0_usize..40, exprs in prop::collection::vec(exprs(), 10), within in prop::collection::btree_set(0u32..8, 0..6),
     ) {
         let within = within.into_iter().collect();
         let (mut model, mut offset, mut malformed) = (Model::default(), 0, Vec::new());
@@ -761,6 +761,8 @@ proptest! {
             let part = readers[turn].part();
             found.extend_from_slice(&part.malformed);
             loader.take(turn, part);
+            // There may be room for ids, for more or fewer than come.
+            prop_assert!(loader.reserve(room) >= loader.len() as u64 * 8);
         }
         prop_assert_eq!(found, malformed);
         model.check(&loader.finish(), &exprs, &within);

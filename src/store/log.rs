@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::digest::Digest;
 use super::{
-    CHUNK, Followed, Generation, LINE_MAX, LOG, Locked, NO_LOG, Sink, Store, StoreError, TRIES, hold, sys,
+    CHUNK, Followed, Generation, LINE_MAX, LOG, Lines, Locked, NO_LOG, Sink, Store, StoreError, TRIES, hold,
+    sys,
 };
 use crate::record::{Dialect, Locator, Piece, parse_line};
 use crate::sync::atomic::Ordering;
@@ -356,13 +357,14 @@ impl Sink for Probe<'_> {
         self.sink.line(at, line);
     }
 
-    fn lines(&mut self, offset: u64, bytes: &[u8]) {
+    fn lines(&mut self, lines: Lines) -> Vec<u8> {
+        let bytes = lines.bytes();
         if self.dialect.is_none() {
             self.dialect = bytes.split(|&b| b == b'\n').find_map(dialect_of);
         }
         self.lines += memchr::memchr_iter(b'\n', bytes).count() as u64;
-        self.digest.take(offset, bytes);
-        self.sink.lines(offset, bytes);
+        self.digest.take(lines.offset, bytes);
+        self.sink.lines(lines)
     }
 
     fn oversized(&mut self, at: Locator) {
@@ -416,8 +418,11 @@ pub(super) fn read_lines(
             }
             let end = searched + newline + 1;
             if end > start {
-                sink.lines(base + start as u64, buf.get(start..end).unwrap_or_default());
-                start = end;
+                let rest = buf.get(end..filled).unwrap_or_default().to_vec();
+                buf = sink.lines(Lines { buffer: buf, within: start..end, offset: base + start as u64 });
+                // Whatever a buffer holds is written over; making it anew would take as long as reading.
+                buf.splice(..rest.len().min(buf.len()), rest.iter().copied());
+                (start, filled, base) = (0, rest.len(), base + end as u64);
             }
         }
         if filled as u64 - start as u64 > LINE_MAX || oversized.is_some() {

@@ -31,6 +31,7 @@ mod watch;
 use std::ffi::{CStr, c_int};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -61,7 +62,7 @@ const BACKUP: &str = "_backup-";
 /// Longest line that is read into memory.
 const LINE_MAX: u64 = 4 * RECORD_MAX as u64;
 /// How much is read or written at a time.
-const CHUNK: usize = 1 << 20;
+pub const CHUNK: usize = 1 << 20;
 /// How often something that moves under our feet (ESTALE, a replaced lock) is tried again.
 const TRIES: u32 = 8;
 
@@ -113,24 +114,55 @@ pub trait Sink {
     fn replaced(&mut self, generation: &Arc<Generation>);
     /// The next whole line, without its `\n`, and where it stands.
     fn line(&mut self, at: Locator, line: &[u8]);
-    /// The next whole lines, each with its `\n`, and where the first one begins.
-    fn lines(&mut self, offset: u64, bytes: &[u8]) {
-        each_line(offset, bytes, |at, line| self.line(at, line));
+    /// The next whole lines. Gives a buffer for those that follow: the same one, or another if it is kept.
+    fn lines(&mut self, lines: Lines) -> Vec<u8> {
+        lines.each(|at, line| self.line(at, line));
+        lines.into_buffer()
     }
     /// A line, or the next part of one, that is too long to be a record or to be held in memory. Parts of one line adjoin.
     fn oversized(&mut self, at: Locator);
 }
 
-/// Gives each of some whole lines, without its `\n`, and where it stands.
-pub fn each_line(offset: u64, bytes: &[u8], mut each: impl FnMut(Locator, &[u8])) {
-    let mut start = 0;
-    for end in memchr::memchr_iter(b'\n', bytes) {
-        let line = bytes.get(start..end).unwrap_or_default();
-        each(
-            Locator { offset: offset + start as u64, len: u32::try_from(line.len()).unwrap_or(u32::MAX) },
-            line,
-        );
-        start = end + 1;
+/// Whole lines of the log, each with its `\n`, in the buffer into which they were read.
+#[derive(Debug)]
+pub struct Lines {
+    buffer: Vec<u8>,
+    within: Range<usize>,
+    offset: u64,
+}
+
+impl Lines {
+    /// One line, without its `\n`, and where it stands.
+    pub fn one(at: Locator, line: &[u8]) -> Self {
+        let buffer = [line, b"\n"].concat();
+        Self { within: 0..buffer.len(), buffer, offset: at.offset }
+    }
+
+    /// Where the first one begins.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The lines.
+    pub fn bytes(&self) -> &[u8] {
+        self.buffer.get(self.within.clone()).unwrap_or_default()
+    }
+
+    /// The buffer, for others.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.buffer
+    }
+
+    /// Gives each line, without its `\n`, and where it stands.
+    pub fn each(&self, mut each: impl FnMut(Locator, &[u8])) {
+        let bytes = self.bytes();
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', bytes) {
+            let line = bytes.get(start..end).unwrap_or_default();
+            let len = u32::try_from(line.len()).unwrap_or(u32::MAX);
+            each(Locator { offset: self.offset + start as u64, len }, line);
+            start = end + 1;
+        }
     }
 }
 

@@ -160,3 +160,42 @@ fn long_lines_do_not_stay_in_memory() {
     assert_eq!(fs::metadata(dir.path().join(&torn[0])).unwrap().len(), LINE_MAX + 10);
     assert_eq!(log.metadata().unwrap().len(), end + record("d", "4").len() as u64 + 1);
 }
+
+/// Keeps every buffer, and gives others of all lengths for them.
+#[derive(Default)]
+struct Keeping {
+    kept: Vec<crate::store::Lines>,
+    ends: u64,
+}
+
+impl Sink for Keeping {
+    fn replaced(&mut self, _: &Arc<Generation>) {}
+
+    fn line(&mut self, _: Locator, _: &[u8]) {
+        panic!("lines come together");
+    }
+
+    fn lines(&mut self, lines: crate::store::Lines) -> Vec<u8> {
+        assert_eq!(lines.offset(), self.ends);
+        self.ends += lines.bytes().len() as u64;
+        self.kept.push(lines);
+        vec![b'\n'; [0, 7, 3 * CHUNK][self.kept.len() % 3]]
+    }
+
+    fn oversized(&mut self, _: Locator) {
+        panic!("no line is too long");
+    }
+}
+
+#[test]
+fn buffers_may_be_kept() {
+    let lengths = [1, 100, 70_000, 5, CHUNK + 3, 250_000];
+    let line = |number: usize| "x".repeat(lengths[number % lengths.len()]) + &number.to_string() + "\n";
+    let log: String = (0..40).map(line).collect();
+    let dir = cache(log.as_bytes());
+    let mut sink = Keeping::default();
+    open(dir.path()).follow(&mut sink).unwrap();
+    assert!(sink.kept.len() > 5);
+    let all: Vec<u8> = sink.kept.iter().flat_map(|lines| lines.bytes().to_vec()).collect();
+    assert!(all == log.as_bytes());
+}
