@@ -6,6 +6,10 @@ use super::posting::{INLINE, append};
 
 /// Slots that wait to be appended together: a bitmap looks for its last bit before it takes more.
 const BATCH: usize = 128;
+/// So many slots share a container of a bitmap.
+const BLOCK: u32 = 1 << 16;
+/// If one in so many is taken, it is quicker to set bits than to append.
+const DENSE: u32 = 16;
 
 /// A posting to be.
 #[derive(Debug)]
@@ -19,23 +23,67 @@ pub(super) enum Filling {
 #[derive(Debug, Default)]
 pub(super) struct Large {
     bitmap: RoaringBitmap,
-    /// Those after the ones in the bitmap.
+    /// Those after the ones in the bitmap, or, where they are dense, none.
     pending: Vec<u32>,
+    /// Those after all others, where they are dense.
+    block: Option<Block>,
+}
+
+/// Slots of one container.
+#[derive(Debug)]
+struct Block {
+    number: u32,
+    bits: Box<[u8; BLOCK as usize / 8]>,
 }
 
 impl Large {
     fn push(&mut self, slot: u32) {
+        if let Some(block) = &mut self.block {
+            if block.set(slot) {
+                return;
+            }
+            if self.end_block() {
+                self.begin_block(slot);
+                return;
+            }
+        }
         if self.pending.last() == Some(&slot) {
             return;
         }
         if self.pending.len() >= BATCH {
-            // The last one stays, so that the next is compared with it.
-            let keep = self.pending.pop();
-            append(&mut self.bitmap, self.pending.iter().copied());
-            self.pending.clear();
-            self.pending.extend(keep);
+            let span = self.pending.first().map_or(0, |first| slot - first);
+            let dense = u64::from(span / DENSE) < self.pending.len() as u64;
+            append(&mut self.bitmap, self.pending.drain(..));
+            if dense {
+                self.begin_block(slot);
+                return;
+            }
         }
         self.pending.push(slot);
+    }
+
+    fn begin_block(&mut self, slot: u32) {
+        let mut block = Block { number: slot / BLOCK, bits: Box::new([0; _]) };
+        block.set(slot);
+        self.block = Some(block);
+    }
+
+    /// Moves the slots of the block to the bitmap; says whether it was dense.
+    fn end_block(&mut self) -> bool {
+        let Some(block) = self.block.take() else { return false };
+        let block = RoaringBitmap::from_lsb0_bytes(block.number * BLOCK, &*block.bits);
+        let dense = block.len() >= u64::from(BLOCK / DENSE);
+        self.bitmap |= block;
+        dense
+    }
+}
+
+impl Block {
+    /// Takes a slot, if it is one of these.
+    fn set(&mut self, slot: u32) -> bool {
+        let at = usize::try_from(slot % BLOCK / 8).ok();
+        let byte = at.filter(|_| slot / BLOCK == self.number).and_then(|at| self.bits.get_mut(at));
+        byte.map(|byte| *byte |= 1 << (slot % 8)).is_some()
     }
 }
 
@@ -59,7 +107,7 @@ impl Filling {
                     *len += 1;
                 } else {
                     let pending = slots.iter().copied().chain([slot]).collect();
-                    *self = Self::Large(Box::new(Large { bitmap: RoaringBitmap::new(), pending }));
+                    *self = Self::Large(Box::new(Large { pending, ..Large::default() }));
                 }
             }
             Self::Large(large) => large.push(slot),
@@ -71,10 +119,10 @@ impl Filling {
         match self {
             Self::Inline { len, slots: few } => slots.extend(few.iter().take(len.into())),
             Self::Large(large) if large.bitmap.is_empty() => slots.extend(large.pending),
-            Self::Large(large) => {
-                let Large { mut bitmap, pending } = *large;
-                append(&mut bitmap, pending);
-                return Some(bitmap);
+            Self::Large(mut large) => {
+                large.end_block();
+                append(&mut large.bitmap, large.pending);
+                return Some(large.bitmap);
             }
         }
         None
@@ -118,5 +166,35 @@ impl Runs {
             }
         }
         bitmap
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_found_again_however_dense_they_are() {
+        // All, then gaps that grow within a block and over several, then all again; each twice.
+        let steps = [(200_000, 1), (5_000, 17), (3_000, 300), (20, 70_000), (100_000, 2), (70_000, 1)];
+        let mut slot = 5;
+        let mut slots = Vec::new();
+        for (count, step) in steps {
+            for _ in 0..count {
+                slots.push(slot);
+                slot += step;
+            }
+        }
+        for end in [3, 4, 100, 200, 131_067, 131_068, slots.len()] {
+            let mut filling = Filling::default();
+            for &slot in slots.iter().take(end) {
+                filling.push(slot);
+                filling.push(slot);
+            }
+            let mut found = Vec::new();
+            let rest = filling.finish(&mut found);
+            found.extend(rest.into_iter().flatten());
+            assert!(found == slots[..end], "{end}");
+        }
     }
 }
