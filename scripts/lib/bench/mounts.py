@@ -61,15 +61,22 @@ class Mount(Daemon):
 
 
 class Served(Daemon):
-    """What a program serves with fuser: `limits serve`, static links, or `limits null`, mkdir of nothing; mounted."""
+    """What a program serves with fuser: `limits serve`, static links, or `limits null`, mkdir of nothing; mounted. With a
+    processor, it runs there alone, and gives way to whoever wants to run there."""
 
-    def __init__(self, program, what, mountpoint, *numbers):
-        super().__init__([program, what, mountpoint, *map(str, numbers)], mountpoint)
+    def __init__(self, program, what, mountpoint, *numbers, processor=None):
+        gives_way = [] if processor is None else ["chrt", "-i", "0", *on(processor)]
+        super().__init__([*gives_way, program, what, mountpoint, *map(str, numbers)], mountpoint)
 
     def __exit__(self, *_):
         # A signal would leave its mount; it ends with that.
         subprocess.run(["umount", self.path], check=False)
         super().__exit__()
+
+
+def on(processor):
+    """What has a command run on one processor only."""
+    return ["taskset", "-c", str(processor)]
 
 
 @contextlib.contextmanager

@@ -74,30 +74,34 @@ fn flock(file: &File, operation: i32) -> io::Result<()> {
 /// What a C program would do to make entries: mkdir, lock, append, unlock, with the descriptors kept open.
 pub fn make(dir: &str, count: u64, writers: u64) -> io::Result<()> {
     let dir = Path::new(dir);
-    // Each writer locks through a description of its own, as different processes do.
-    thread_local! {
-        static FILES: std::cell::RefCell<Option<(File, File)>> = const { std::cell::RefCell::new(None) };
-    }
-    shared(count, writers, |n| {
-        FILES.with_borrow_mut(|files| {
-            let (lock, log) = match files {
-                Some(files) => files,
-                None => {
-                    let open = |name| OpenOptions::new().append(true).create(true).open(dir.join(name));
-                    files.insert((open("_lock")?, open("_entries")?))
-                }
-            };
-            let path = dir.join(format!("m{n:08}"));
-            fs::create_dir(&path)?;
-            let line = format!(
-                "{{\"_id\": \"{}\", \"lr\": 0.1, \"seed\": {n}, \"_timestamp\": {}.25}}\n",
-                path.display(),
-                1_700_000_000 + n
-            );
-            flock(lock, libc::LOCK_EX)?;
-            log.write_all(line.as_bytes())?;
-            flock(lock, libc::LOCK_UN)
-        })
+    shared(count, writers, |n| entry(dir, n))
+}
+
+thread_local! {
+    /// Each writer locks through a description of its own, as different processes do.
+    static FILES: std::cell::RefCell<Option<(File, File)>> = const { std::cell::RefCell::new(None) };
+}
+
+/// A directory, and a record of it. A thread does so in one directory only.
+pub fn entry(dir: &Path, n: u64) -> io::Result<()> {
+    FILES.with_borrow_mut(|files| {
+        let (lock, log) = match files {
+            Some(files) => files,
+            None => {
+                let open = |name| OpenOptions::new().append(true).create(true).open(dir.join(name));
+                files.insert((open("_lock")?, open("_entries")?))
+            }
+        };
+        let path = dir.join(format!("m{n:08}"));
+        fs::create_dir(&path)?;
+        let line = format!(
+            "{{\"_id\": \"{}\", \"lr\": 0.1, \"seed\": {n}, \"_timestamp\": {}.25}}\n",
+            path.display(),
+            1_700_000_000 + n
+        );
+        flock(lock, libc::LOCK_EX)?;
+        log.write_all(line.as_bytes())?;
+        flock(lock, libc::LOCK_UN)
     })
 }
 

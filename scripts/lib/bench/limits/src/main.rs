@@ -5,6 +5,7 @@
 //! limits serve MNT COUNT THREADS DIR      the same, of directories: each name that is looked up is looked at in DIR
 //! limits null MNT THREADS                 fuser serving a directory in which mkdir, and setting attributes of eNNNNNNNN, does nothing
 //!                                         but succeed, until it is unmounted
+//! limits null MNT THREADS DIR             the same, but mkdir makes a directory and a record in DIR, as `make` does
 //! limits parse LOG                        seconds of one pass over the lines of a log: sonic-rs, simd-json
 //! limits make DIR COUNT WRITERS           mkdir and flocked append, without FUSE
 //! limits mkdir DIR COUNT WRITERS          mkdir of DIR/lr=0.1,seed=N
@@ -31,7 +32,8 @@ fn main() -> io::Result<()> {
         ["serve", mountpoint, count, threads, real] => {
             serve::serve(mountpoint, number(count), number(threads), Some(real))
         }
-        ["null", mountpoint, threads] => null::serve(mountpoint, number(threads)),
+        ["null", mountpoint, threads] => null::serve(mountpoint, number(threads), None),
+        ["null", mountpoint, threads, real] => null::serve(mountpoint, number(threads), Some(real)),
         ["parse", log] => clocks::parse(log),
         ["make", dir, count, writers] => clocks::make(dir, number(count), number(writers)),
         ["mkdir", dir, count, writers] => clocks::mkdir(dir, number(count), number(writers)),

@@ -1,8 +1,10 @@
 //! The least that a filesystem can do for `mkdir` and extended attributes: every name is free but those that begin with `e`, every
-//! directory that is asked for is there at once, and every attribute set. What it costs is what the kernel takes to ask.
+//! directory that is asked for is there at once, and every attribute set. What it costs is what the kernel takes to ask. Or mkdir makes
+//! a directory and a record, as it is made without FUSE.
 
 use std::ffi::OsStr;
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fuser::{
@@ -10,10 +12,13 @@ use fuser::{
     ReplyEntry, Request,
 };
 
+use crate::clocks;
 use crate::serve::{TTL, directory, session};
 
 struct Null {
     next: AtomicU64,
+    /// Where directories are made.
+    real: Option<PathBuf>,
 }
 
 impl Filesystem for Null {
@@ -57,12 +62,16 @@ impl Filesystem for Null {
         reply: ReplyEntry,
     ) {
         let ino = self.next.fetch_add(1, Ordering::Relaxed);
-        reply.entry(&TTL, &directory(ino), Generation(0));
+        match self.real.as_ref().map_or(Ok(()), |real| clocks::entry(real, ino)) {
+            Ok(()) => reply.entry(&TTL, &directory(ino), Generation(0)),
+            Err(error) => reply.error(error.into()),
+        }
     }
 }
 
-/// Serves until it is unmounted.
-pub fn serve(mountpoint: &str, threads: u64) -> io::Result<()> {
+/// Serves until it is unmounted; what `real` says is made there.
+pub fn serve(mountpoint: &str, threads: u64, real: Option<&str>) -> io::Result<()> {
     // The root is node 1.
-    session(Null { next: AtomicU64::new(2) }, mountpoint, threads, &[])
+    let next = AtomicU64::new(2);
+    session(Null { next, real: real.map(PathBuf::from) }, mountpoint, threads, &[])
 }
