@@ -42,8 +42,9 @@ pub(super) struct Loading {
     before: u64,
     /// Number of ids at the beginning; `None`: there is room for all.
     known: Option<usize>,
-    /// Bytes of lines that were loaded.
+    /// Bytes of lines that were loaded, and where in the log they end.
     loaded: u64,
+    end: u64,
 }
 
 impl Loading {
@@ -60,12 +61,12 @@ impl Loading {
             readers: Readers::default(),
             before: memory::resident(),
             loaded: 0,
+            end: 0,
         }
     }
 
     /// Takes lines, and gives a buffer. An error means that there is not memory enough for this log.
     pub fn lines(&mut self, lines: Lines) -> Result<Vec<u8>, CacheError> {
-        let offset = lines.offset();
         if let Some(before) = self.waiting.replace(lines) {
             self.readers.start();
             self.readers.read(before);
@@ -73,7 +74,7 @@ impl Loading {
                 self.take(read);
             }
             if self.readers.given.is_multiple_of(OFTEN) {
-                let to_come = self.generation.size().unwrap_or(offset).saturating_sub(offset);
+                let to_come = self.generation.size().unwrap_or(0).saturating_sub(self.end);
                 self.afford(to_come)?;
                 self.reserve(to_come);
             }
@@ -81,7 +82,7 @@ impl Loading {
         Ok(self.spare.pop().unwrap_or_default())
     }
 
-    /// Whether there is memory for the whole of the log, as far as that can be told from what the lines before so many others took.
+    /// Whether there is memory for the whole of the log, as far as that can be told from what the lines before so many bytes took.
     fn afford(&self, to_come: u64) -> Result<(), CacheError> {
         let buffers = self.readers.under_way() * CHUNK as u64;
         let taken = memory::resident().saturating_sub(self.before).saturating_sub(buffers);
@@ -139,7 +140,9 @@ impl Loading {
 
     fn take(&mut self, read: Read) {
         let Read { reader, part, lines } = read;
-        self.loaded += lines.bytes().len() as u64;
+        let len = lines.bytes().len() as u64;
+        self.loaded += len;
+        self.end = lines.offset() + len;
         let buffer = lines.into_buffer();
         if buffer.len() <= CHUNK * 2 {
             self.spare.push(buffer);

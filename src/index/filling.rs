@@ -134,6 +134,11 @@ impl Filling {
 pub(super) struct Runs(Vec<(u32, u32)>);
 
 impl Runs {
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Appends a slot that is not below the last one.
     pub(super) fn push(&mut self, slot: u32) {
         match self.0.last_mut() {

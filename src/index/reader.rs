@@ -94,6 +94,7 @@ struct Column {
     dictionary: Dictionary,
     /// Number of values that parts have told of.
     told: usize,
+    /// Number of numbered values in stretches before this one.
     taken: usize,
     /// Whether most values are different, as those of a measured quantity: from then on each is kept alone with its
     /// slot, and equal ones meet when all are sorted.
@@ -104,19 +105,15 @@ struct Column {
     /// The elements' numbers of each array, by its own number; of other values none.
     codes_of: Vec<Box<[u32]>>,
     stretch: Stretch,
-    is_touched: bool,
 }
 
 impl Column {
     fn code(&mut self, code: u32, slot: u32) {
-        self.taken += 1;
-        self.is_touched = true;
         self.stretch.slots.push(slot);
         self.stretch.codes.push((slot, code));
     }
 
     fn double(&mut self, double: f64, slot: u32) {
-        self.is_touched = true;
         self.stretch.slots.push(slot);
         self.stretch.doubles.push((OrderedDouble::from(double), slot));
     }
@@ -126,7 +123,6 @@ impl Column {
             match probe.into_leaf() {
                 Leaf::Double(double) => self.double(double, slot),
                 leaf => {
-                    self.is_touched = true;
                     self.stretch.slots.push(slot);
                     self.stretch.others.push((leaf, slot));
                 }
@@ -141,7 +137,7 @@ impl Column {
         let before = self.dictionary.leaves.len();
         let code = self.dictionary.intern(probe, hasher);
         let now = self.dictionary.leaves.len();
-        if now > before && now == SAMPLE && self.taken < SAMPLE * 2 {
+        if now > before && now == SAMPLE && self.taken + self.stretch.codes.len() < SAMPLE * 2 {
             self.loose = true;
             self.recent = Recent::default();
         }
@@ -293,11 +289,14 @@ impl Reader {
                     Found::Other
                 }
                 (Use::Column(column), Place::Attribute(path)) => {
-                    let short = Text::of(line.as_bytes(), token.start, token.end);
                     let this = columns.get_mut(*column)?;
+                    if this.loose {
+                        found.push(Column::look_loosely(text, token.kind)?);
+                        continue;
+                    }
+                    let short = Text::of(line.as_bytes(), token.start, token.end);
                     match short.as_ref().and_then(|short| this.recent.get(short)) {
                         Some(code) => Found::Code(code),
-                        None if this.loose => Column::look_loosely(text, token.kind)?,
                         None => {
                             let code = if token.kind == Kind::Plain {
                                 this.intern(Probe::Text(inside(text.as_bytes())), hasher)
@@ -388,13 +387,13 @@ impl Reader {
         self.told = self.keys.len();
         for (number, column) in self.columns.iter_mut().enumerate() {
             let leaves = column.dictionary.leaves.get(column.told..).unwrap_or_default();
-            if leaves.is_empty() && !column.is_touched {
+            if leaves.is_empty() && column.stretch.slots.is_empty() {
                 continue;
             }
             column.stretch.leaves = leaves.to_vec();
             column.told = column.dictionary.leaves.len();
-            column.is_touched = false;
             let room = column.stretch.codes.len();
+            column.taken += room;
             part.columns.push((number, std::mem::take(&mut column.stretch)));
             column.stretch.codes.reserve(room);
         }
