@@ -285,7 +285,8 @@ impl Reader {
                     Found::Other
                 }
                 (Use::Time, _) => {
-                    time = number(text)?.as_f64().filter(|time| time.is_finite())?;
+                    let exactly = || Leaf::of(&Value::Number(Number::new(text)?)).as_f64();
+                    time = Number::double(text).or_else(exactly).filter(|time| time.is_finite())?;
                     Found::Other
                 }
                 (Use::Column(column), Place::Attribute(path)) => {
@@ -295,30 +296,29 @@ impl Reader {
                         continue;
                     }
                     let short = Text::of(line.as_bytes(), token.start, token.end);
-                    match short.as_ref().and_then(|short| this.recent.get(short)) {
-                        Some(code) => Found::Code(code),
-                        None => {
-                            let code = if token.kind == Kind::Plain {
-                                this.intern(Probe::Text(inside(text.as_bytes())), hasher)
-                            } else {
-                                let value = Value::parse(text.as_bytes()).ok()?;
-                                let code = this.intern(Probe::of(&value), hasher);
-                                if let Value::Array(elements) = &value
-                                    && !elements.is_empty()
-                                {
-                                    let path = path.iter().map(|member| &**member);
-                                    let number = self::at(keys.numbers_at(path, true)?);
-                                    intern_elements(columns, *column, number, code, elements, hasher);
-                                }
-                                code
-                            };
-                            if let (Some(short), Some(this)) = (&short, columns.get_mut(*column))
-                                && !this.loose
+                    if let Some(code) = short.as_ref().and_then(|short| this.recent.get(short)) {
+                        Found::Code(code)
+                    } else {
+                        let code = if token.kind == Kind::Plain {
+                            this.intern(Probe::Text(inside(text.as_bytes())), hasher)
+                        } else {
+                            let value = Value::parse(text.as_bytes()).ok()?;
+                            let code = this.intern(Probe::of(&value), hasher);
+                            if let Value::Array(elements) = &value
+                                && !elements.is_empty()
                             {
-                                this.recent.put(short, code);
+                                let path = path.iter().map(|member| &**member);
+                                let number = self::at(keys.numbers_at(path, true)?);
+                                intern_elements(columns, *column, number, code, elements, hasher);
                             }
-                            Found::Code(code)
+                            code
+                        };
+                        if let (Some(short), Some(this)) = (&short, columns.get_mut(*column))
+                            && !this.loose
+                        {
+                            this.recent.put(short, code);
                         }
+                        Found::Code(code)
                     }
                 }
                 (Use::Column(_), _) => return None,
@@ -408,7 +408,7 @@ impl Column {
             return Some(Found::Text);
         }
         if kind == Kind::Word
-            && let Some(Leaf::Double(double)) = number(text)
+            && let Some(double) = Number::double(text)
         {
             return Some(Found::Double(double));
         }
@@ -441,10 +441,4 @@ fn intern_elements(
 /// What stands between the quotes.
 fn inside(text: &[u8]) -> &[u8] {
     text.get(1..text.len().saturating_sub(1)).unwrap_or_default()
-}
-
-/// The number that a text is.
-fn number(text: &str) -> Option<Leaf> {
-    let exactly = || Number::new(text).map(|number| Leaf::of(&Value::Number(number)));
-    Number::double(text).map(Leaf::Double).or_else(exactly)
 }
