@@ -1,5 +1,5 @@
 //! Loading a replaced log: readers on threads of their own take stretches of it apart, and this one puts together what they
-//! found, in the order of the log.
+//! found, in the order of the log, and reads itself what it would wait for.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -166,21 +166,24 @@ fn read(number: usize, reader: &mut Reader, lines: Lines) -> Read {
     Read { reader: number, part: reader.part(), lines }
 }
 
+/// A stretch and its number.
+type Numbered = (u64, Lines);
 type Outcome = (u64, std::thread::Result<Read>);
 
 /// Threads that read, or, of a small log, none.
 #[derive(Debug, Default)]
 struct Readers {
     threads: Vec<JoinHandle<()>>,
-    /// Stretches, with their numbers.
-    lines: Option<Sender<(u64, Lines)>>,
+    lines: Option<Sender<Numbered>>,
+    /// What nobody has begun with.
+    queue: Option<Arc<Mutex<Receiver<Numbered>>>>,
     found: Option<Receiver<Outcome>>,
     /// Found before one that comes earlier in the log.
     early: BTreeMap<u64, std::thread::Result<Read>>,
     /// Number of stretches given to readers, and taken from them.
     given: u64,
     taken: u64,
-    /// Reads if there are no threads.
+    /// Reads if there are no threads, or what they have not begun with while it is waited for.
     own: Reader,
 }
 
@@ -195,10 +198,8 @@ impl Readers {
         if self.lines.is_some() {
             return;
         }
-        let count = memory::threads(READERS);
-        if count < 2 {
-            return;
-        }
+        // One processor is for this thread: it has as much to do as a reader, and all wait for it.
+        let count = memory::threads(READERS + 1) - 1;
         let (lines, queue) = mpsc::channel();
         let (sender, found) = mpsc::channel();
         let queue = Arc::new(Mutex::new(queue));
@@ -220,6 +221,7 @@ impl Readers {
         }
         if !self.threads.is_empty() {
             self.lines = Some(lines);
+            self.queue = Some(queue);
             self.found = Some(found);
         }
     }
@@ -242,8 +244,8 @@ impl Readers {
         let busy = self.given - self.taken > (AHEAD * self.threads.len()) as u64;
         while !self.early.contains_key(&self.taken) {
             let found = self.found.as_ref()?;
-            let outcome = if busy { found.recv().ok()? } else { found.try_recv().ok()? };
-            self.early.insert(outcome.0, outcome.1);
+            let (number, read) = if busy { self.more()? } else { found.try_recv().ok()? };
+            self.early.insert(number, read);
         }
         self.pop()
     }
@@ -251,10 +253,25 @@ impl Readers {
     /// The next stretch; `None` if that was all.
     fn wait(&mut self) -> Option<Read> {
         while self.taken < self.given && !self.early.contains_key(&self.taken) {
-            let outcome = self.found.as_ref()?.recv().ok()?;
-            self.early.insert(outcome.0, outcome.1);
+            let (number, read) = self.more()?;
+            self.early.insert(number, read);
         }
         self.pop()
+    }
+
+    /// A stretch that was read, now or by this.
+    fn more(&mut self) -> Option<Outcome> {
+        let found = self.found.as_ref()?;
+        if let Ok(outcome) = found.try_recv() {
+            return Some(outcome);
+        }
+        // Whoever has the queue waits for lines, or is about to begin with some.
+        let queue = self.queue.as_ref()?.try_lock().ok();
+        let next = queue.and_then(|queue| queue.try_recv().ok());
+        match next {
+            Some((number, lines)) => Some((number, Ok(read(READERS, &mut self.own, lines)))),
+            None => found.recv().ok(),
+        }
     }
 
     fn pop(&mut self) -> Option<Read> {
