@@ -252,9 +252,7 @@ impl Tree {
         let cache = LazyCell::new(|| self.cache_stat());
         self.read_names(fh, cookie, &mut |name, link| {
             let dots = name.cookie <= DOTS;
-            if names_only && !dots {
-                return false;
-            }
+            let is_last = names_only && name.cookie == DOTS;
             let entry = if dots {
                 // The kernel knows them.
                 self.getattr(dir, None).map(|(attr, ttl)| Entry { attr, entry_ttl: ttl, attr_ttl: ttl })
@@ -266,12 +264,12 @@ impl Tree {
             } else {
                 self.lookup(caller, dir, &name.name)
             };
-            let Ok(entry) = entry else { return true };
+            let Ok(entry) = entry else { return !is_last };
             let taken = add(name, &entry);
             if !taken && !dots {
                 self.forget_any(entry.attr.ino, 1);
             }
-            taken
+            taken && !is_last
         })
     }
 
