@@ -193,9 +193,9 @@ impl Readers {
         self.given - self.taken + 1
     }
 
-    /// Starts the threads, if there are processors for them.
+    /// Starts the threads before the first stretch, if there are processors for them.
     fn start(&mut self) {
-        if self.lines.is_some() {
+        if self.given > 0 {
             return;
         }
         // One processor is for this thread: it has as much to do as a reader, and all wait for it.
