@@ -57,10 +57,10 @@ class Mount(Daemon):
 
     def __init__(self, cache, mountpoint, options=(), sync_takes=0):
         extra = ["-o", ",".join(options)] if options else []
-        inject = "inject=fsync,fdatasync:delay_enter=%d" % sync_takes
         # The daemon stays our child.
-        delayed = ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", os.devnull, "-e", "trace=fsync,fdatasync", "-e", inject]
-        super().__init__([*delayed * bool(sync_takes), BINARY, "mount", cache, mountpoint, "-f"] + extra, mountpoint)
+        tracer = ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", os.devnull, "-e", "trace=fsync,fdatasync"]
+        delayed = tracer + ["-e", "inject=fsync,fdatasync:delay_enter=%d" % sync_takes] if sync_takes else []
+        super().__init__(delayed + [BINARY, "mount", cache, mountpoint, "-f"] + extra, mountpoint)
 
 
 class Served(Daemon):

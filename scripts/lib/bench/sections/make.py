@@ -33,13 +33,16 @@ def run(bench):
         make_cache(path, entries, directories)
         return path
 
+    def expect_records(path, count):
+        with open(os.path.join(path, "_entries"), "rb") as log:
+            assert sum(1 for _ in log) == count, "not every entry has a record"
+
     def made(directory, writers, count, options=()):
         """Seconds of one mkdir through a fresh mount."""
         path = cache(directory)
         with Mount(path, mountpoint, options):
             took = timed("mkdir", os.path.join(mountpoint, "new"), count, writers) / count
-        with open(os.path.join(path, "_entries"), "rb") as log:
-            assert sum(1 for _ in log) == count, "not every entry has a record"
+        expect_records(path, count)
         return took
 
     def asked(writers, count):
@@ -52,8 +55,7 @@ def run(bench):
         path = cache(memory)
         with Served(bench.limits(), "null", null, 1, path, processor=processor):
             took = timed("mkdir", null, count, 1, where=on(processor)) / count
-        with open(os.path.join(path, "_entries"), "rb") as log:
-            assert sum(1 for _ in log) == count, "not every directory has a record"
+        expect_records(path, count)
         return took
 
     def asked_to_set(writers, count):

@@ -80,7 +80,7 @@ def run(bench):
                 times["first"].append(over[0])
                 times["over"] += over
                 times["median"].append(statistics.median(over) / 1e3)
-                # The baselines answer the last question, and are compared with that answer's time.
+                # The baselines answer the last question.
                 seed, host = mine[-1]
                 expected = len(os.listdir(view(mountpoint, seed, host)))
             if not bench.compares:
